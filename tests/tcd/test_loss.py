@@ -1,0 +1,260 @@
+"""The draw of times and the distillation loss, against their definitions and the Gaussian oracle."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from oracle import SCHEDULES, Gaussian, self_consistent
+from torch import Tensor, nn
+
+import tcd
+
+F64 = torch.float64
+SD = tcd.DiscreteVP.scaled_linear()
+VP = {name: sched for name, sched in SCHEDULES.items() if isinstance(sched, tcd.DiscreteVP)}
+
+every_tcf = pytest.mark.parametrize("tcf", tcd.TCF)
+every_solver = pytest.mark.parametrize("solver", tcd.SOLVERS)
+every_schedule = pytest.mark.parametrize("sched", VP.values(), ids=VP)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def a_batch(
+    sched: tcd.DiscreteVP, size: int = 8, k: int = 20, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(x0, noise, t, n, m) in float64."""
+    generator = seeded(seed)
+    x0 = 0.4 + 0.7 * torch.randn(size, 2, 3, dtype=F64, generator=generator)
+    noise = torch.randn(x0.shape, dtype=F64, generator=generator)
+    t, n, m = (time.double() for time in tcd.draw_times(size, sched, k, generator))
+    return x0, noise, t, n, m
+
+
+class Scaled(nn.Module):
+    """A network with one parameter: an eps-prediction that is off by a factor."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor, dtype=F64))
+
+    def forward(self, x, t):
+        return self.factor * Gaussian(SD).net("eps")(x, t)
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("steps", "k"), [(1000, 20), (1000, 1), (1000, 999), (50, 10), (2, 1)])
+def test_times_are_in_order_and_k_apart(steps, k):
+    t, n, m = tcd.draw_times(5000, tcd.DiscreteVP.linear(steps), k, seeded())
+    assert (t - n == k).all()
+    assert ((m >= 0) & (m <= n)).all()
+    assert (t <= steps - 1).all()
+    for time in (t, n, m):
+        assert (time.shape, time.dtype) == ((5000,), torch.float32)
+        assert (time == time.floor()).all()
+
+
+def test_every_pair_of_a_small_schedule_is_drawn_as_often_as_it_should():
+    """n uniform below N - k and m uniform in [0, n]: chi-square over all pairs."""
+    steps, k, draws = 12, 3, 100_000
+    _, n, m = tcd.draw_times(draws, tcd.DiscreteVP.linear(steps), k, seeded())
+    seen = torch.bincount((n * steps + m).long(), minlength=steps * steps).reshape(steps, steps)
+    wanted = torch.full((steps - k, steps), draws / (steps - k)) / torch.arange(1, steps - k + 1)[:, None]
+    possible = torch.ones(steps - k, steps).tril().bool()
+    chi_square = ((seen[: steps - k] - wanted).square() / wanted)[possible].sum().item()
+    freedom = possible.sum().item() - 1
+    assert seen[: steps - k][possible].sum() == draws
+    assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)  # four of its standard deviations
+
+
+def test_times_of_stable_diffusion_have_the_moments_of_their_distribution():
+    draws = 200_000
+    _, n, m = (time.double() for time in tcd.draw_times(draws, SD, 20, seeded()))
+    part = (m + 0.5) / (n + 1)  # in the middle of its cell, uniform in (0, 1)
+    # A uniform variable has variance 1/12; four standard errors of its mean
+    assert abs((n + 0.5).mean() / 980 - 0.5) < 4 * math.sqrt(1 / 12 / draws)
+    assert abs(part.mean() - 0.5) < 4 * math.sqrt(1 / 12 / draws)
+    assert n.var().item() == pytest.approx((980**2 - 1) / 12, rel=0.01)  # the standard error of this is 0.2%
+    assert abs(torch.corrcoef(torch.stack([n, part]))[0, 1]) < 4 / math.sqrt(draws)
+    assert {n.min().item(), n.max().item()} == {0, 979}
+
+
+def test_the_same_seed_draws_the_same_times():
+    first, again, other = (torch.stack(tcd.draw_times(64, SD, generator=seeded(seed))) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_seeded_draw_leaves_torch_s_own_generator_alone():
+    before = torch.get_rng_state()
+    tcd.draw_times(64, SD, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("k", [0, -20, 1000])
+def test_a_step_that_does_not_fit_is_named(k):
+    with pytest.raises(ValueError, match=rf"k must be in \[1, 999\], got {k}"):
+        tcd.draw_times(4, SD, k)
+
+
+@pytest.mark.parametrize("sched", SCHEDULES.values(), ids=SCHEDULES)
+def test_noised_data_has_the_schedule_s_mean_and_noise(sched):
+    x0, noise = torch.randn(2, 3, 4, 2, dtype=F64, generator=seeded())
+    t = torch.tensor([0.1, 0.5, 1.0], dtype=F64) * sched.last
+    alpha, sigma = sched.alpha(t)[:, None, None], sched.sigma(t)[:, None, None]
+    assert torch.equal(tcd.add_noise(sched, x0, noise, t), alpha * x0 + sigma * noise)
+    assert tcd.add_noise(sched, x0.half(), noise.half(), t).dtype == torch.float16
+
+
+# --- the loss ---------------------------------------------------------------------------------------------------------
+
+
+@every_solver
+@every_schedule
+def test_the_exact_student_of_an_exact_teacher_has_no_loss(sched, solver):
+    """With predictions that make every first-order step exact, both branches land on the same point of the path."""
+    data = Gaussian(sched)
+    loss = tcd.tcd_loss(data.student, data.student, data.student, sched, *a_batch(sched, 64), solver=solver)
+    assert loss < 1e-26  # the square of float64's rounding of states of order 1
+
+
+def test_what_is_left_of_an_exact_student_s_loss_is_the_teacher_s_error():
+    """One first-order teacher step errs by O(k^2), and the loss is its square: 16 times less for half of k."""
+    data, x0, noise = Gaussian(SD), *a_batch(SD, 64)[:2]
+    n, m = torch.full((64,), 500.0, dtype=F64), torch.full((64,), 100.0, dtype=F64)
+    losses = [tcd.tcd_loss(data.student, data.student, data.x0, SD, x0, noise, n + k, n, m).item() for k in (20, 10, 5)]
+    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(losses)]
+    assert orders == pytest.approx([4, 4], abs=0.15)  # the next order in k still shows at k = 20
+
+
+@every_schedule
+def test_a_student_that_is_its_teacher_has_no_loss_where_m_is_n(sched):
+    """Exactly none: TCF(1) and DDIM are one function, and f(x, n, n) = x bit for bit."""
+    data = Gaussian(sched)
+    x0, noise, t, n, _ = a_batch(sched)
+    assert tcd.tcd_loss(data.x0, data.x0, data.x0, sched, x0, noise, t, n, n, "1", "ddim") == 0
+
+
+@every_tcf
+@every_solver
+@every_schedule
+def test_data_at_one_point_leaves_no_loss(sched, solver, tcf):
+    """c = 0: the prediction is constant, and so every step of either order exact."""
+    data = Gaussian(sched, 0.4, 0.0)
+    _, noise, t, n, m = a_batch(sched)
+    assert tcd.tcd_loss(data.x0, data.x0, data.x0, sched, 0.4 + 0 * noise, noise, t, n, m, tcf, solver) < 1e-26
+
+
+@every_tcf
+@every_solver
+@every_schedule
+def test_a_self_consistent_student_is_its_own_teacher(sched, solver, tcf):
+    """Eq. 18 over a spread of data: x / (alpha + q sigma) says the same clean data all along its own path."""
+    predict = self_consistent(sched)
+    assert tcd.tcd_loss(predict, predict, predict, sched, *a_batch(sched), tcf, solver) < 1e-26
+
+
+@every_tcf
+@every_solver
+def test_a_wrong_student_has_a_loss(tcf, solver):
+    data = Gaussian(SD)
+    wrong = tcd.as_x0(Scaled(0.9), SD)
+    assert tcd.tcd_loss(wrong, data.student, data.x0, SD, *a_batch(SD), tcf, solver) > 1e-4
+
+
+def test_the_loss_is_algorithm_2_written_out():
+    """In the paper's own terms: eps-networks, alpha_bar from the betas, and guidance of the solver's two results."""
+    alpha_bar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0).double()
+    x, noise, t, n, m = a_batch(SD, seed=3)
+    w = 2 + 12 * torch.rand(8, dtype=F64, generator=seeded(4))
+    factors = {"student": 0.97, "target": 0.98, "cond": 1.0, "uncond": 0.95}
+    nets = {name: Scaled(factor) for name, factor in factors.items()}
+
+    def f(eps, x_t, t, s):
+        """DDIM from t to s, of which TCF(1) is another name."""
+        a_t, a_s = (alpha_bar[time.long()][:, None, None] for time in (t, s))
+        return (a_s / a_t).sqrt() * (x_t - (1 - a_t).sqrt() * eps(x_t, t)) + (1 - a_s).sqrt() * eps(x_t, t)
+
+    a_t, scale = alpha_bar[t.long()][:, None, None], w[:, None, None]
+    x_t = a_t.sqrt() * x + (1 - a_t).sqrt() * noise
+    x_n = (1 + scale) * f(nets["cond"], x_t, t, n) - scale * f(nets["uncond"], x_t, t, n)
+    wanted = (f(nets["student"], x_t, t, m) - f(nets["target"], x_n, n, m)).square().mean()
+
+    as_x0 = {name: tcd.as_x0(net, SD, "eps") for name, net in nets.items()}
+    teacher = tcd.guided(as_x0["cond"], as_x0["uncond"], w)
+    loss = tcd.tcd_loss(as_x0["student"], as_x0["target"], teacher, SD, x, noise, t, n, m)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-12)
+
+
+@every_tcf
+@every_solver
+def test_the_gradient_reaches_the_student_alone(tcf, solver):
+    nets = [Scaled(factor) for factor in (0.9, 0.95, 1.0)]
+    student, target, teacher = (tcd.as_x0(net, SD) for net in nets)
+    loss = tcd.tcd_loss(student, target, teacher, SD, *a_batch(SD), tcf, solver)
+    slopes = torch.autograd.grad(loss, [net.factor for net in nets], allow_unused=True)
+    assert slopes[0] != 0
+    assert slopes[1:] == (None, None)
+
+
+def test_one_network_may_play_all_three_and_learns_as_the_student():
+    nets, batch = [Scaled(0.9), Scaled(0.9)], a_batch(SD)
+    shared, other = (tcd.as_x0(net, SD) for net in nets)
+    losses = tcd.tcd_loss(shared, shared, shared, SD, *batch), tcd.tcd_loss(other, shared, shared, SD, *batch)
+    (alone,), (student,) = (torch.autograd.grad(loss, net.factor) for loss, net in zip(losses, nets, strict=True))
+    assert torch.equal(alone, student)
+
+
+def test_the_gradient_is_the_slope_of_the_loss():
+    net, h = Scaled(0.9), 1e-3
+    batch, exact = a_batch(SD), Gaussian(SD).x0
+
+    def loss(net: Scaled) -> Tensor:
+        return tcd.tcd_loss(tcd.as_x0(net, SD), exact, exact, SD, *batch)
+
+    (slope,) = torch.autograd.grad(loss(net), net.factor)
+    around = [loss(Scaled(factor)).item() for factor in (0.9 - h, 0.9 + h)]
+    # The loss is quadratic in the factor, so the central difference is exact but for 1e-16 of rounding over h
+    assert slope.item() == pytest.approx((around[1] - around[0]) / (2 * h), rel=1e-10)
+
+
+def test_the_loss_is_the_mean_over_samples():
+    data, wrong = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD)
+    batch = a_batch(SD, 4)
+    parts = zip(*(part.split(1) for part in batch), strict=True)
+    alone = [tcd.tcd_loss(wrong, data.x0, data.x0, SD, x0, noise, t, n, m) for x0, noise, t, n, m in parts]
+    together = tcd.tcd_loss(wrong, data.x0, data.x0, SD, *batch)
+    assert together.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-12)
+
+
+def test_teacher_and_target_come_before_the_student_and_without_gradient():
+    data, order = Gaussian(SD), []
+
+    def watched(name):
+        return lambda x, t, s: order.append((name, torch.is_grad_enabled())) or data.x0(x, t)
+
+    tcd.tcd_loss(watched("student"), watched("target"), watched("teacher"), SD, *a_batch(SD))
+    assert order == [("teacher", False), ("target", False), ("student", True)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"), [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (F64, F64)], ids=str
+)
+def test_the_loss_is_taken_in_float32_at_least(dtype, wanted):
+    predict = tcd.as_x0(lambda x, t: 0.9 * x, SD)
+    x0, noise, t, n, m = a_batch(SD)
+    loss = tcd.tcd_loss(predict, predict, predict, SD, x0.to(dtype), noise.to(dtype), t, n, m)
+    assert loss.dtype == wanted
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("wrong", [{"tcf": "3"}, {"solver": "rk4"}], ids=str)
+def test_an_unknown_function_is_named(wrong):
+    data = Gaussian(SD)
+    with pytest.raises((KeyError, ValueError), match=next(iter(wrong.values()))):
+        tcd.tcd_loss(data.x0, data.x0, data.x0, SD, *a_batch(SD), **wrong)

@@ -1,0 +1,132 @@
+"""From every kind of network output to the clean prediction."""
+
+import pytest
+import torch
+from oracle import OUTPUT, SCHEDULES, Gaussian
+from torch import nn
+
+import tcd
+from tcd.predict import TO_X0
+
+F64 = torch.float64
+
+
+@pytest.mark.parametrize("kind", TO_X0)
+@pytest.mark.parametrize("sched", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_every_kind_gives_the_clean_data_back(kind, sched, part):
+    t = torch.tensor(part * sched.last, dtype=F64)
+    alpha, sigma = sched.alpha(t), sched.sigma(t)
+    x0, eps = torch.randn(2, 5, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    x = alpha * x0 + sigma * eps
+    predict = tcd.as_x0(lambda x, t: OUTPUT[kind](alpha, sigma, x0, eps), sched, kind)
+    # sigma / alpha reaches 14 here, and 1e-15 of rounding is as much larger where eps is divided by alpha
+    torch.testing.assert_close(predict(x, t), x0, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", TO_X0)
+def test_the_same_student_in_every_kind_gives_the_same_samples(kind):
+    sched = tcd.RectifiedFlow()
+    data = Gaussian(sched)
+    times = torch.tensor([0.9, 0.5, 0.2], dtype=F64)
+    x = data.draw(times[0], (4, 2))
+    *_, by_kind = tcd.sample(tcd.as_x0(data.net(kind), sched, kind), sched, x, times, gamma=0)
+    *_, by_x0 = tcd.sample(data.x0, sched, x, times, gamma=0)
+    torch.testing.assert_close(by_kind.x_s, by_x0.x_s, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["v", "x0"])
+def test_v_and_x0_are_finite_where_the_signal_is_zero(kind):
+    sched = SCHEDULES["zero_snr"]
+    x = torch.randn(2, 3)
+    assert torch.equal(tcd.as_x0(lambda x, t: -torch.ones_like(x), sched, kind)(x, 999.0).abs(), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("sched", [SCHEDULES["zero_snr"], SCHEDULES["flow"]], ids=["zero_snr", "flow"])
+def test_eps_is_refused_where_the_signal_is_zero(sched):
+    with pytest.raises(ValueError, match=r"says nothing about x0 where alpha is 0.*kind='v'"):
+        tcd.as_x0(lambda x, t: x, sched, "eps")(torch.randn(2, 3), sched.last)
+
+
+def test_an_unknown_kind_is_named_before_any_call():
+    with pytest.raises(ValueError, match="kind must be one of eps, v, x0, flow; got 'epsilon'"):
+        tcd.as_x0(lambda x, t: x, tcd.RectifiedFlow(), "epsilon")
+
+
+class Two(nn.Module):
+    def forward(self, x, t):
+        return x * t[:, None]
+
+
+class Three(nn.Module):
+    def forward(self, x, t, s):
+        return x * (t - s)[:, None]
+
+
+class Optional(nn.Module):
+    """As ComfyUI's UNets: whatever follows the time is not asked of us."""
+
+    def forward(self, x, timesteps, context=None, y=None):
+        assert context is None
+        return x * timesteps[:, None]
+
+
+@pytest.mark.parametrize(
+    ("net", "factor"),
+    [
+        (lambda x, t: x * t[:, None], 7.0),
+        (lambda x, t, s: x * (t - s)[:, None], 4.0),
+        (lambda x, t, s=None: x * t[:, None], 7.0),
+        (lambda *args: args[0] * args[1][:, None], 7.0),
+        (Two(), 7.0),
+        (Three(), 4.0),
+        (Optional(), 7.0),
+    ],
+    ids=["x t", "x t s", "x t s=None", "*args", "module x t", "module x t s", "module x t context=None"],
+)
+def test_the_target_time_goes_to_networks_that_ask_for_it(net, factor):
+    x = torch.randn(2, 3)
+    predict = tcd.as_x0(net, tcd.DiscreteVP.scaled_linear(), "x0")
+    assert torch.equal(predict(x, 7.0, 3.0), factor * x)
+
+
+def test_without_a_target_time_the_source_stands_in():
+    predict = tcd.as_x0(Three(), tcd.DiscreteVP.scaled_linear(), "x0")
+    assert torch.equal(predict(torch.ones(2, 3), 7.0), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("t", [7, 7.0, torch.tensor(7), torch.tensor([7.0, 7.0], dtype=torch.float16)], ids=repr)
+def test_the_network_sees_one_float32_time_per_sample(t):
+    seen = []
+    tcd.as_x0(lambda x, t: seen.append(t) or x, tcd.DiscreteVP.scaled_linear(), "x0")(torch.randn(2, 3), t)
+    assert (seen[0].tolist(), seen[0].dtype) == ([7.0, 7.0], torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, F64], ids=str)
+@pytest.mark.parametrize("kind", TO_X0)
+def test_the_prediction_keeps_shape_and_dtype_of_x(kind, dtype):
+    x = torch.randn(2, 3, 4, 4).to(dtype)
+    out = tcd.as_x0(lambda x, t: 0.5 * x, tcd.DiscreteVP.scaled_linear(), kind)(x, torch.tensor([3.0, 700.0]))
+    assert (out.shape, out.dtype) == (x.shape, dtype)
+
+
+def test_guidance_is_one_plus_w_times_cond_minus_w_times_uncond():
+    cond, uncond = torch.randn(2, 3, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    out = tcd.guided(lambda *_: cond, lambda *_: uncond, w=7.0)(cond, 5.0)
+    torch.testing.assert_close(out, 8 * cond - 7 * uncond, rtol=0, atol=1e-13)
+
+
+def test_guidance_of_each_sample_is_its_own():
+    cond, uncond, w = torch.ones(3, 2, 2), torch.zeros(3, 2, 2), torch.tensor([0.0, 2.0, 14.0])
+    assert torch.equal(tcd.guided(lambda *_: cond, lambda *_: uncond, w)(cond, 5.0)[:, 0, 0], 1 + w)
+
+
+def test_guidance_of_zero_is_the_conditional_prediction():
+    cond, uncond = torch.randn(2, 3, 4)
+    assert torch.equal(tcd.guided(lambda *_: cond, lambda *_: uncond, w=0.0)(cond, 5.0), cond)
+
+
+def test_guidance_hands_both_times_on():
+    seen = []
+    tcd.guided(*[lambda x, t, s: seen.append((t, s)) or x] * 2, w=1.0)(torch.randn(2, 3), 7.0, 3.0)
+    assert seen == [(7.0, 3.0)] * 2
