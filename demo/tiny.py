@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import comfy.latent_formats
 import comfy.model_management
@@ -164,7 +165,7 @@ class TinyConfig(comfy.supported_models_base.BASE):
     """The entry that ComfyUI's list of supported models would have for this one."""
 
     unet_config = UNET
-    unet_extra_config = {}
+    unet_extra_config: ClassVar = {}
     latent_format = TinyLatent
     memory_usage_factor = 0.5
 

@@ -16,9 +16,7 @@ LORAS = Path(__file__).resolve().parent.parent / "demo" / "loras"
 class Extension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
 
-    async def on_load(self) -> None:
-        """Show the embedded LoRAs in every LoRA list, the stock loader's too."""
-        folder_paths.add_model_folder_path("loras", str(LORAS))
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """All nodes. Also shows the embedded LoRAs in every LoRA list: not all hosts call `on_load`."""
+        folder_paths.add_model_folder_path("loras", str(LORAS))
         return [Sampler, Scheduler, LoraLoader, RecordTrajectory, ViewTrajectory, TinyLoader]

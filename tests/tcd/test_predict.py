@@ -112,8 +112,9 @@ def test_the_prediction_keeps_shape_and_dtype_of_x(kind, dtype):
 
 def test_guidance_is_one_plus_w_times_cond_minus_w_times_uncond():
     cond, uncond = torch.randn(2, 3, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
-    out = tcd.guided(lambda *_: cond, lambda *_: uncond, w=7.0)(cond, 5.0)
-    torch.testing.assert_close(out, 8 * cond - 7 * uncond, rtol=0, atol=1e-13)
+    for w in (7.0, torch.tensor(7.3, dtype=F64)):
+        out = tcd.guided(lambda *_: cond, lambda *_: uncond, w)(cond, 5.0)
+        torch.testing.assert_close(out, (1 + w) * cond - w * uncond, rtol=0, atol=1e-13)
 
 
 def test_guidance_of_each_sample_is_its_own():
