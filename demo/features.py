@@ -1,6 +1,6 @@
 """A fixed feature extractor for emoji, trained once: a small CNN that matches pictures with their captions.
 
-    python -m demo.features            # about 4 minutes on two cores; writes demo/features.safetensors
+    python -m demo.features            # about 3 minutes on two cores; writes demo/features.safetensors
 
 A picture tower and a bag of words are trained to agree (InfoNCE, as CLIP), on augmented pictures. The Frechet distance
 is taken between the picture tower's 64 features. Nothing of the diffusion model goes into it.
@@ -85,7 +85,7 @@ def train(steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="optimizer steps (default: %(default)s)")
     steps = parser.parse_args().steps
     host.start()
     train(steps)

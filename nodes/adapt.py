@@ -21,8 +21,9 @@ RECORDER = "tcd_recorder"  # key in transformer_options
 def model_sampling_of(model):
     """The model's sampling description, with every patch on it. Raises ValueError for a kind that TCD cannot serve."""
     sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
-        kind = " / ".join(base.__name__ for base in type(sampling).__mro__[1:3])
+    # Subclasses that count time otherwise (EDM, the distilled one of 50 steps) redefine `timestep`.
+    if getattr(type(sampling), "timestep", None) is not comfy.model_sampling.ModelSamplingDiscrete.timestep:
+        kind = " / ".join(base.__name__ for base in type(sampling).__bases__)
         raise ValueError(f"TCD sampling needs a model with discrete timesteps (SD 1.x, 2.x, SDXL), got {kind}")
     return sampling
 

@@ -92,7 +92,7 @@ def train(opts: options.Options) -> Path:
     torch.manual_seed(opts.seed)
     distillation, dataset = Distillation(models, opts), encode(models, opts)
     weights = list(distillation.adapter.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=opts.learning_rate, betas=(0.9, 0.999), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(weights, lr=opts.learning_rate, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
     saver = Saver(models, opts, distillation.adapter, optimizer)
     first = saver.resume()
     size = sum(weight.numel() for weight in weights)

@@ -240,6 +240,17 @@ def test_the_end_says_where_the_last_step_lands(end, lands):
     torch.testing.assert_close(last.x_s, data.path(x, 999, lands), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("gamma", [1.0, [1.0, 1.0]], ids=str)
+def test_no_noise_is_added_on_the_last_step(gamma):
+    """Also where it lands on the smallest noise level, above clean data."""
+    flow, x, generator = SCHEDULES["flow"], torch.ones(1, 2), seeded()
+    *_, last = tcd.sample(lambda x, t, s: 0.5 * x, flow, x, torch.tensor([0.9, 0.5]), gamma, "1", generator, end="t0")
+    assert last.s_prime == last.s == torch.tensor(flow.first)
+    once = seeded()
+    torch.randn(x.shape, generator=once)
+    assert torch.equal(generator.get_state(), once.get_state())
+
+
 def test_the_clean_end_of_flow_is_its_zero():
     flow = tcd.RectifiedFlow()
     *_, last = tcd.sample(lambda x, t, s: 0.5 * x, flow, torch.ones(1, 2), torch.tensor([1.0, 0.5]), 0.0)
