@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import comfy.latent_formats
 import comfy.model_management
@@ -25,6 +25,7 @@ from torch import nn
 
 CHECKPOINT = Path(__file__).parent / "tiny.safetensors"
 ARCHITECTURE = "tcd-tiny-v1"
+PARTS = ("model.diffusion_model.", "cond_stage_model.transformer.", "first_stage_model.")
 UNET = {
     "image_size": 16,
     "in_channels": 4,
@@ -126,7 +127,7 @@ def text_target(vocabulary: list[str]) -> comfy.supported_models_base.ClipTarget
                 max_length=TEXT["max_position_embeddings"],
                 embedding_directory=embedding_directory,
                 embedding_size=TEXT["hidden_size"],
-                tokenizer_class=WordTokenizer,
+                tokenizer_class=cast(Any, WordTokenizer),  # ComfyUI asks it for three methods only
                 tokenizer_data=tokenizer_data or {},
             )
 
@@ -149,7 +150,7 @@ def text_target(vocabulary: list[str]) -> comfy.supported_models_base.ClipTarget
 
     class TextEncoder(comfy.sd1_clip.SD1ClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
-            super().__init__(device, dtype, model_options or {}, clip_model=Encoder)
+            super().__init__(device, dtype, model_options or {}, clip_model=cast(Any, Encoder))
 
     return comfy.supported_models_base.ClipTarget(Tokenizer, TextEncoder)
 
@@ -191,7 +192,7 @@ def widen_groups(net: nn.Module) -> nn.Module:
     return net
 
 
-def finish_vae(vae: nn.Module) -> None:
+def finish_vae(vae: Any) -> None:
     """Put the 2x2 pixel patches around an AutoencoderKL, and widen its groups, in place."""
     widen_groups(vae)
     vae.encoder = nn.Sequential(nn.PixelUnshuffle(2), vae.encoder)
@@ -216,6 +217,9 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if metadata.get("modelspec.architecture") != ARCHITECTURE:
         found = metadata.get("modelspec.architecture", "none")
         raise ValueError(f"{path} is not a tiny TCD model: its architecture is {found!r}, not {ARCHITECTURE!r}")
+    for prefix in PARTS:
+        if not part(weights, prefix):
+            raise ValueError(f"{path} is not whole: it has no weights below {prefix!r}")
     return weights, metadata
 
 

@@ -63,8 +63,11 @@ def sigmas_of(model, steps: int, denoise: float, k: int) -> Tensor:
     if denoise <= 0:
         return torch.zeros(0)
     sampling = model_sampling_of(model)
-    times = tcd.timesteps(tcd.DiscreteVP.from_sigmas(sampling.sigmas), max(steps, int(steps / denoise)), k)[-steps:]
-    return torch.cat([sampling.sigma(times), torch.zeros(1)])
+    try:
+        times = tcd.timesteps(tcd.DiscreteVP.from_sigmas(sampling.sigmas), max(steps, int(steps / denoise)), k)
+    except ValueError as error:
+        raise ValueError(f"{steps} steps at denoise {denoise:g}: {error}; take fewer, or the dense grid") from None
+    return torch.cat([sampling.sigma(times[-steps:]), torch.zeros(1)])
 
 
 def sample_tcd(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, *, gamma, tcf) -> Tensor:

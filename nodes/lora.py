@@ -1,6 +1,7 @@
 """TCD_LoraLoader: a LoRA loader that says what it matched, and refuses what does not fit."""
 
 import logging
+import re
 
 import comfy.lora
 import comfy.lora_convert
@@ -10,10 +11,13 @@ from comfy_api.latest import io
 from .. import tcd
 from . import adapt
 
+# What follows a module's name in the keys of kohya, diffusers, PEFT and LyCORIS files.
+PART = re.compile(r"\.(alpha|dora_scale|diff|diff_b|(lora|hada|lokr|oft)_.*|lora\..*)$")
+
 
 def modules_of(keys) -> set[str]:
-    """Names of the adapted modules: a LoRA key up to its first dot in kohya's naming, or to `.lora`."""
-    return {key.split(".lora")[0].removesuffix(".alpha").removesuffix(".diff") for key in keys}
+    """Names of the modules that a LoRA file adapts."""
+    return {PART.sub("", key) for key in keys}
 
 
 def apply(model, path: str, strength: float):
@@ -65,4 +69,4 @@ class LoraLoader(io.ComfyNode):
         if not lora.lower().endswith(".safetensors"):
             raise ValueError(f"{lora}: only .safetensors files are read; other formats can run code when opened")
         model, report = apply(model, folder_paths.get_full_path_or_raise("loras", lora), strength)
-        return io.NodeOutput(model, report)
+        return io.NodeOutput(model, report, ui={"tcd_report": [report]})

@@ -43,6 +43,7 @@ class Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, gamma, order):
         tcd.check_gamma(gamma, 1)
+        tcd.choose(tcd.TCF, "order", order)  # ComfyUI 0.3.75 does not check the lists of V3 nodes
         return io.NodeOutput(KSAMPLER(adapt.sample_tcd, {"gamma": gamma, "tcf": order}))
 
 
@@ -79,4 +80,4 @@ class Scheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, denoise, grid):
-        return io.NodeOutput(adapt.sigmas_of(model, steps, denoise, GRIDS[grid]))
+        return io.NodeOutput(adapt.sigmas_of(model, steps, denoise, tcd.choose(GRIDS, "grid", grid)))

@@ -2,7 +2,7 @@
 
 from . import lora, metrics
 from .loss import add_noise, draw_times, tcd_loss
-from .predict import Predict, as_x0, guided
+from .predict import Predict, as_x0, choose, guided
 from .sample import Step, check_gamma, sample, sss_step, timesteps
 from .schedule import DiscreteVP, RectifiedFlow, Schedule
 from .solver import SOLVERS
@@ -21,6 +21,7 @@ __all__ = [
     "add_noise",
     "as_x0",
     "check_gamma",
+    "choose",
     "draw_times",
     "guided",
     "lora",

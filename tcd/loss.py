@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .predict import Predict, expand
+from .predict import Predict, choose, expand
 from .schedule import DiscreteVP, Schedule, Time
 from .solver import SOLVERS
 from .tcf import TCF
@@ -48,9 +48,9 @@ def tcd_loss(
         || f_student(x_t, t, m) - f_target(x_n, n, m) ||^2,   x_n = Phi(x_t, t, n; teacher)
 
     x0 and noise are [B, C, ...]; t > n >= m are [B]. The teacher and the target are evaluated without gradient, and
-    before the student, so that one network may play all three. Raises KeyError for an unknown tcf or solver.
+    before the student, so that one network may play all three. Raises ValueError for an unknown tcf or solver.
     """
-    f, phi = TCF[tcf], SOLVERS[solver]
+    f, phi = choose(TCF, "tcf", tcf), choose(SOLVERS, "solver", solver)
     x_t = add_noise(sched, x0, noise, t)
     with torch.no_grad():
         x_n = phi(teacher, sched, x_t, t, n)

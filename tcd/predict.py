@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,11 @@ TO_X0: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 }
 
 
-def check_kind(kind: str) -> None:
-    """Raise ValueError for a kind of prediction that is not known."""
-    if kind not in TO_X0:
-        raise ValueError(f"kind must be one of {', '.join(TO_X0)}; got {kind!r}")
+def choose(table: dict[str, Any], what: str, name: str) -> Any:
+    """The entry of that name; ValueError with the known names where there is none."""
+    if name not in table:
+        raise ValueError(f"{what} must be one of {', '.join(table)}; got {name!r}")
+    return table[name]
 
 
 def x0_from(output: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> Tensor:
@@ -38,11 +40,11 @@ def x0_from(output: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
     eps: x0 = (x - sigma eps) / alpha. v = alpha eps - sigma x0: x0 = alpha x - sigma v. flow v = eps - x0:
     x0 = x - sigma v. Where alpha is 0, eps says nothing about x0: ValueError.
     """
-    check_kind(kind)
+    factors = choose(TO_X0, "kind", kind)
     alpha, sigma = sched.alpha(t), sched.sigma(t)
     if kind == "eps" and bool((alpha == 0).any()):
         raise ValueError("an eps-prediction says nothing about x0 where alpha is 0 (zero terminal SNR): use kind='v'")
-    of_x, of_output = TO_X0[kind](alpha, sigma)
+    of_x, of_output = factors(alpha, sigma)
     return (expand(of_x, x) * x + expand(of_output, x) * output).to(x.dtype)
 
 
@@ -64,7 +66,7 @@ def as_x0(net: Callable, sched: Schedule, kind: str = "eps") -> Predict:
 
     The network is called with times of shape [B], in float32 at least. `kind` is "eps", "v", "x0" or "flow".
     """
-    check_kind(kind)
+    choose(TO_X0, "kind", kind)
     wants_s = takes_target_time(net)
 
     def per_sample(t: Time, x: Tensor) -> Tensor:

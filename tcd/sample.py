@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .predict import Predict, expand
+from .predict import Predict, choose, expand
 from .schedule import DiscreteVP, Schedule, Time, as_time
 from .tcf import TCF
 
@@ -61,13 +61,6 @@ def check_gamma(gamma: Gamma, steps: int) -> list[float]:
     return values * (steps if len(values) == 1 else 1)
 
 
-def check_tcf(tcf: str) -> Callable:
-    """The trajectory consistency function of that name; ValueError with the known names otherwise."""
-    if tcf not in TCF:
-        raise ValueError(f"tcf must be one of {', '.join(TCF)}; got {tcf!r}")
-    return TCF[tcf]
-
-
 def diffuse(sched: Schedule, x: Tensor, s_prime: Time, s: Time, noise: Tensor) -> Tensor:
     """Add noise to go from s' up to s (eq. 35):
 
@@ -92,7 +85,7 @@ def take_step(
         seen.append(predict(x, t, s))
         return seen[-1]
 
-    x_s_prime = check_tcf(tcf)(watched, sched, x, t, s_prime)
+    x_s_prime = choose(TCF, "tcf", tcf)(watched, sched, x, t, s_prime)
     x_s = x_s_prime if bool((s_prime == s).all()) else diffuse(sched, x_s_prime, s_prime, s, draw())
     return Step(0, t, s_prime, s, x, seen[-1], x_s_prime, x_s)
 
@@ -149,7 +142,7 @@ def sample(
         raise ValueError(f"times must decrease down to the end, got {times.tolist()} and then {targets[-1].item():g}")
     gammas = check_gamma(gamma, len(times))
     gammas[-1] = 0.0  # nothing follows the last step that could remove the noise again
-    check_tcf(tcf)
+    choose(TCF, "tcf", tcf)
 
     def draw() -> Tensor:
         device = generator.device if generator is not None else x.device

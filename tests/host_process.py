@@ -4,6 +4,7 @@ Nothing of the host is imported before `pack` is called: a machine without one s
 """
 
 import asyncio
+import importlib
 import importlib.util
 import sys
 from functools import cache
@@ -33,20 +34,24 @@ def pack() -> dict[str, Any]:
     return {node.define_schema().node_id: node for node in found}
 
 
-def adapt() -> ModuleType:
-    """nodes/adapt.py of the loaded pack."""
+def module(name: str) -> ModuleType:
+    """A file of nodes/, of the loaded pack."""
     package = pack()["TCD_Sampler"].__module__.rsplit(".", 1)[0]
-    return sys.modules[f"{package}.adapt"]
+    return sys.modules[f"{package}.{name}"]
+
+
+def adapt() -> ModuleType:
+    return module("adapt")
 
 
 @cache
 def stock(name: str) -> Any:
     """A node class that comes with ComfyUI."""
     pack()
-    import nodes  # noqa: TID251 (ComfyUI's own)
     from comfy_extras import nodes_custom_sampler
 
-    return nodes.NODE_CLASS_MAPPINGS.get(name) or getattr(nodes_custom_sampler, name)
+    theirs = importlib.import_module("nodes")  # this folder's name too: a type checker would take ours
+    return theirs.NODE_CLASS_MAPPINGS.get(name) or getattr(nodes_custom_sampler, name)
 
 
 def run(node: str, **inputs: Any) -> tuple:

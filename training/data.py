@@ -26,9 +26,9 @@ def find(folder: Path, caption_extension: str) -> list[Sample]:
     or where a picture has no caption."""
     samples = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        repeats = re.match(r"(\d+)_", place.name)
+        repeats = re.match(r"([1-9]\d*)_", place.name)
         if not repeats:
-            raise ValueError(f"{place}: a picture folder is named {{repeats}}_{{name}}, such as 10_cat")
+            raise ValueError(f"{place}: a picture folder is named {{repeats}}_{{name}}, from 1 on, such as 10_cat")
         for picture in sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURES):
             caption = picture.with_suffix(caption_extension)
             if not caption.is_file():

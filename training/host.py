@@ -1,8 +1,10 @@
 """The only place that knows ComfyUI: where it is, how to start it as a library, how its models are loaded."""
 
+import importlib
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,8 @@ def start() -> None:
 
     args.cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     args.use_pytorch_cross_attention = True
-    if args.cpu:  # the gradient of the CPU's fused attention takes a third of a training step; the plain one is quick
-        torch.backends.cuda.enable_flash_sdp(False)
+    importlib.import_module("comfy.model_management")  # switches fused attention on, whose gradient is slow on CPUs
+    torch.backends.cuda.enable_flash_sdp(not args.cpu)
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,25 @@ class Models:
     @property
     def kind(self) -> str:
         """What the network predicts, in tcd's words. Raises ValueError for a kind that cannot be distilled."""
-        import comfy.model_sampling as sampling
+        import comfy.model_sampling as known
 
-        kinds = {sampling.V_PREDICTION: "v", sampling.X0: "x0", sampling.EPS: "eps"}
-        for base, kind in kinds.items():  # V_PREDICTION and X0 derive from EPS: they come first
-            if isinstance(self.model.model.model_sampling, base):
-                return kind
-        found = type(self.model.model.model_sampling).__mro__[2].__name__
-        raise ValueError(f"only eps, v and x0 predictions can be distilled, this checkpoint's is {found}")
+        kinds = {known.EPS: "eps", known.V_PREDICTION: "v", known.X0: "x0"}
+        schedule, prediction = type(self.model.model.model_sampling).__bases__
+        if schedule is not known.ModelSamplingDiscrete or prediction not in kinds:
+            found = f"{prediction.__name__} with {schedule.__name__}"
+            raise ValueError(f"only eps, v and x0 predictions of discrete time can be distilled, not {found}")
+        return kinds[prediction]
+
+
+def loader_of(name: str) -> Callable:
+    """The function that `checkpoint_loader` names. Raises ValueError if there is none."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ValueError(f"checkpoint_loader {name!r} cannot be found: {error}") from error
+    if not callable(found):
+        raise ValueError(f"checkpoint_loader must be package.module:function, got {name!r}")
+    return found
 
 
 def load(path: Path, loader: str = "") -> Models:
@@ -83,7 +96,7 @@ def load(path: Path, loader: str = "") -> Models:
     import comfy.sd
 
     if loader:
-        found = pkgutil.resolve_name(loader)(path, dtype=torch.float32)
+        found = loader_of(loader)(path, dtype=torch.float32)
     else:
         try:
             found = comfy.sd.load_checkpoint_guess_config(str(path), model_options={"dtype": torch.float32})[:3]

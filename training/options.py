@@ -6,7 +6,7 @@ import difflib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import tcd
 
@@ -56,6 +56,7 @@ class Options:
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Options)}
+TYPES = get_type_hints(Options)
 AT_LEAST = {
     "resolution": 8,
     "save_every_n_steps": 0,
@@ -79,10 +80,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--config_file", type=Path, help="TOML file of these options; flags win over it")
     for name, f in FIELDS.items():
         text = f"{f.metadata['help']} (default: {f.default!r})"
-        if f.type is bool:
+        if TYPES[name] is bool:
             made.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            made.add_argument(f"--{name}", type=f.type, choices=f.metadata["choices"], help=text)
+            made.add_argument(f"--{name}", type=TYPES[name], choices=f.metadata["choices"], help=text)
     return made
 
 
@@ -98,7 +99,7 @@ def from_toml(path: Path) -> dict[str, Any]:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, 1)
             raise ValueError(f"{path}: unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        wanted = FIELDS[name].type
+        wanted = TYPES[name]
         if not (type(value) is wanted or (wanted is float and type(value) is int)):
             raise ValueError(f"{path}: {name} must be of type {wanted.__name__}, got {value!r}")
     return values

@@ -68,11 +68,15 @@ class Saver:
         return path
 
     def resume(self) -> int:
-        """Load the state that was asked for; returns the step to go on from."""
+        """Load the state that was asked for; returns the step to go on from. Raises ValueError if it does not fit."""
         wanted = self.state if self.opts.resume == "auto" else Path(self.opts.resume)
         if not self.opts.resume or not wanted.is_file():
             return 0
-        state = torch.load(wanted, weights_only=True)
-        self.adapter.load_state_dict(state["lora"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        return state["step"]
+        try:
+            state = torch.load(wanted, weights_only=True)
+            self.adapter.load_state_dict(state["lora"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            return state["step"]
+        except Exception as error:
+            reason = f"{wanted} is no state of a run with this model and network_dim {self.opts.network_dim}"
+            raise ValueError(f"{reason}: {error}") from error

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from host_process import run
+from host_process import pack, run
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,7 @@ def cond(tiny: tuple) -> Any:
 @pytest.fixture
 def temp_folder(tmp_path, monkeypatch):
     """Where nodes put their previews, instead of the host's own folder."""
+    pack()
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from host_process import ROOT, far, run, sample, sigmas, tcd_sampler
+from host_process import ROOT, far, module, pack, run, sample, sigmas, tcd_sampler
 from safetensors.torch import load_file, save_file
 
 import tcd
@@ -23,22 +23,36 @@ def drawn(model, cond):
 @pytest.fixture
 def loras(tmp_path, monkeypatch):
     """A folder of LoRAs that ComfyUI looks into."""
+    pack()
     import folder_paths
 
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
     return tmp_path
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_the_stock_loaders_give_the_same_model(tiny, cond, strength):
-    model, clip, _ = tiny
-    ours, _ = run("TCD_LoraLoader", model=model, lora=LORA, strength=strength)
-    stock, _ = run(
-        "LoraLoader", model=model, clip=clip, lora_name=LORA, strength_model=strength, strength_clip=strength
-    )
-    got = drawn(ours, cond)
-    assert torch.equal(got, drawn(stock, cond))
-    assert far(got, drawn(model, cond)) > 1e-4  # the LoRA does something at all
+@pytest.fixture
+def strong(loras):
+    """A LoRA for the same layers that changes the pictures a lot, whatever the embedded one does."""
+    state, generator = load_file(EMBEDDED), torch.Generator().manual_seed(2)
+    for key in (key for key in state if key.endswith("lora_up.weight")):
+        state[key] = (torch.randn(state[key].shape, generator=generator) * 0.02).half()
+    save_file(state, loras / "strong.safetensors")
+    return "strong.safetensors"
+
+
+def test_the_embedded_lora_gives_the_same_through_the_stock_loader(tiny, cond):
+    ours, _ = run("TCD_LoraLoader", model=tiny[0], lora=LORA, strength=1.0)
+    stock, _ = run("LoraLoader", model=tiny[0], clip=tiny[1], lora_name=LORA, strength_model=1.0, strength_clip=1.0)
+    assert torch.equal(drawn(ours, cond), drawn(stock, cond))
+    assert not torch.equal(drawn(ours, cond), drawn(tiny[0], cond))
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -1.0])
+def test_the_stock_loader_gives_the_same_model(model, cond, strong, strength):
+    ours, _ = run("TCD_LoraLoader", model=model, lora=strong, strength=strength)
+    (stock,) = run("LoraLoaderModelOnly", model=model, lora_name=strong, strength_model=strength)
+    assert torch.equal(drawn(ours, cond), drawn(stock, cond))
+    assert far(drawn(ours, cond), drawn(model, cond)) > 0.01
 
 
 def test_every_key_matches(model, caplog):
@@ -51,30 +65,29 @@ def test_every_key_matches(model, caplog):
     assert len(patched.patches) == len(modules)
 
 
-def test_the_adapter_beside_the_network_gives_the_same(tiny, cond):
-    patched, _ = run("TCD_LoraLoader", model=tiny[0], lora=LORA, strength=1.0)
+def test_the_adapter_beside_the_network_gives_the_same(model, cond, strong, loras):
+    patched, _ = run("TCD_LoraLoader", model=model, lora=strong, strength=1.0)
     wanted = drawn(patched, cond)
     bare = run("TCD_TinyLoader")[0]
-    adapter = tcd.lora.load(EMBEDDED, bare.model.diffusion_model)
+    tcd.lora.load(loras / strong, bare.model.diffusion_model)
     assert far(drawn(bare, cond), wanted) < 1e-4
-    adapter.remove()
 
 
-def test_the_model_that_came_in_is_left_as_it_was(model, cond):
-    before, weights = drawn(model, cond), {k: v.clone() for k, v in model.model.state_dict().items()}
-    patched, _ = run("TCD_LoraLoader", model=model, lora=LORA, strength=1.0)
-    assert patched is not model
+def test_the_model_that_came_in_is_left_as_it_was(model, cond, strong):
+    before = drawn(model, cond)
+    weights = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    patched, _ = run("TCD_LoraLoader", model=model, lora=strong, strength=1.0)
     assert model.patches == {}
     drawn(patched, cond)
     assert torch.equal(drawn(model, cond), before)
-    assert all(torch.equal(weights[k], v) for k, v in model.model.state_dict().items())
+    assert all(torch.equal(weights[key], weight) for key, weight in model.model.state_dict().items())
 
 
-def test_loras_stack(model, cond):
-    once, _ = run("TCD_LoraLoader", model=model, lora=LORA, strength=1.0)
-    halves, _ = run("TCD_LoraLoader", model=model, lora=LORA, strength=0.5)
-    halves, _ = run("TCD_LoraLoader", model=halves, lora=LORA, strength=0.5)
-    assert far(drawn(halves, cond), drawn(once, cond)) < 1e-4
+def test_loras_stack(model, cond, strong):
+    once, _ = run("TCD_LoraLoader", model=model, lora=strong, strength=1.0)
+    half, _ = run("TCD_LoraLoader", model=model, lora=strong, strength=0.5)
+    both, _ = run("TCD_LoraLoader", model=half, lora=strong, strength=0.5)
+    assert far(drawn(both, cond), drawn(once, cond)) < 1e-4
 
 
 def test_a_lora_of_another_model_is_refused(model, loras):
@@ -100,6 +113,20 @@ def test_a_lora_that_fits_in_part_says_so(model, loras, caplog):
     _, report = run("TCD_LoraLoader", model=model, lora="partly.safetensors", strength=1.0)
     assert report.startswith(f"partly.safetensors: {modules} of {modules + 1} modules matched")
     assert report in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("lora_unet_mid_lora", ["lora_down.weight", "lora_up.weight", "alpha", "dora_scale"]),
+        ("unet.mid.to_q", ["lora.down.weight", "lora.up.weight"]),
+        ("diffusion_model.mid.to_q", ["lora_A.weight", "lora_B.weight", "alpha"]),
+        ("diffusion_model.norm", ["diff", "diff_b"]),
+        ("lora_unet_mid", ["hada_w1_a", "hada_w1_b", "lokr_w1", "oft_blocks"]),
+    ],
+)
+def test_the_parts_of_a_module_are_counted_once(name, parts):
+    assert module("lora").modules_of([f"{name}.{part}" for part in parts]) == {name}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a LoRA", b"\xff" * 100], ids=["empty", "text", "bytes"])

@@ -1,11 +1,9 @@
 """TCD_TinyLoader: what it gives works with ComfyUI's own nodes, as a checkpoint's MODEL, CLIP and VAE would."""
 
-import json
-
 import pytest
 import torch
 from host_process import ROOT, empty, run
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 pytestmark = pytest.mark.host
 
@@ -92,7 +90,7 @@ def test_an_empty_prompt_is_encoded(tiny):
     assert empty_prompt.shape == (1, 16, 128)
 
 
-def test_an_unknown_word_is_named_once_and_read_as_unknown(tiny, caplog):
+def test_an_unknown_word_is_named_and_read_as_unknown(tiny, caplog):
     clip = tiny[1]
     first = encode(clip, "red zorblax")
     assert "'zorblax'" in caplog.text
@@ -100,8 +98,11 @@ def test_an_unknown_word_is_named_once_and_read_as_unknown(tiny, caplog):
     assert not torch.equal(first, encode(clip, "red"))
 
 
-def test_a_plural_is_read_as_its_singular(tiny):
-    assert torch.equal(encode(tiny[1], "red hearts"), encode(tiny[1], "red heart"))
+def test_a_plural_is_read_as_its_singular():
+    from demo import tiny as module
+
+    tokenizer = module.WordTokenizer([*module.SPECIAL, "cat", "box", "glasses"])
+    assert tokenizer("Cats, boxes; the glasses")["input_ids"] == [module.START, 3, 4, 5, module.END]
 
 
 def test_a_prompt_longer_than_the_encoder_is_cut_into_parts(tiny):
@@ -140,14 +141,3 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"embedded model is missing: .*gone\.safetensors"):
         module.load(tmp_path / "gone.safetensors")
-
-
-def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
-    from demo import tiny as module
-
-    _, metadata = module.read(CHECKPOINT)
-    assert json.loads(metadata["tcd.vocabulary"])[:3] == module.SPECIAL
-    weights = {k: v for k, v in load_file(CHECKPOINT).items() if "input_blocks.1" not in k}
-    save_file(weights, tmp_path / "lacking.safetensors", metadata)
-    with pytest.raises(ValueError, match=r"lacking\.safetensors"):
-        module.load(tmp_path / "lacking.safetensors")

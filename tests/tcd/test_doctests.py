@@ -1,0 +1,21 @@
+"""The examples in the docstrings are true."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import tcd
+
+MODULES = ["tcd", *(f"tcd.{module.name}" for module in pkgutil.iter_modules(tcd.__path__))]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of(name: str):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    assert any(test.examples for name in MODULES for test in finder.find(importlib.import_module(name)))

@@ -1,0 +1,46 @@
+// Shows in the node what TCD LoRA Loader matched; on both of ComfyUI's renderers, since it is a plain DOM widget.
+import { app } from "../../../scripts/app.js";
+
+const NODE = "TCD_LoraLoader";
+const HEIGHT = 52; // pixels: three lines
+
+function reportElement(node) {
+  if (node.tcdReport) return node.tcdReport;
+  const element = document.createElement("div");
+  element.className = "tcd-report";
+  element.setAttribute("role", "status"); // a screen reader says it when it changes
+  Object.assign(element.style, {
+    minHeight: `${HEIGHT}px`,
+    padding: "2px 8px",
+    overflow: "auto",
+    font: "12px sans-serif",
+    color: "var(--input-text, #ddd)",
+  });
+  const options = { serialize: false, getMinHeight: () => HEIGHT };
+  node.addDOMWidget("tcd_report", "tcd-report", element, options).serialize = false;
+  node.tcdReport = element;
+  return element;
+}
+
+function show(node, output) {
+  const lines = output?.tcd_report;
+  if (node?.comfyClass === NODE && lines) reportElement(node).textContent = lines.join("\n");
+}
+
+app.registerExtension({
+  name: "tcd.report",
+  nodeCreated(node) {
+    if (node.comfyClass !== NODE) return;
+    const onExecuted = node.onExecuted;
+    node.onExecuted = function (output) {
+      onExecuted?.apply(this, arguments);
+      show(this, output);
+    };
+  },
+  // Results that come back from the history or another tab do not pass through onExecuted.
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs)) {
+      show(app.graph?.getNodeById(id) ?? app.graph?.getNodeById(Number(id)), output);
+    }
+  },
+});
