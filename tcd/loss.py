@@ -20,8 +20,9 @@ def draw_times(
     steps = int(sched.last) + 1
     if not 1 <= k < steps:
         raise ValueError(f"k must be in [1, {steps - 1}], got {k}")
-    n = torch.randint(0, steps - k, (batch,), generator=generator)
-    m = (torch.rand(batch, generator=generator, dtype=torch.float64) * (n + 1)).long()
+    device = generator.device if generator is not None else None
+    n = torch.randint(0, steps - k, (batch,), generator=generator, device=device)
+    m = (torch.rand(batch, generator=generator, device=device) * (n + 1)).long().minimum(n)
     return (n + k).float(), n.float(), m.float()
 
 

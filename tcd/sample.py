@@ -130,8 +130,8 @@ def sample(
 
     x [B, C, ...] is the state at times[0]; times [n] decrease. gamma is a number or one per step. `end` is where the
     last step lands: "x0" the clean prediction (Algorithm 4, ComfyUI), "t0" the schedule's smallest noise level
-    (diffusers), or a time. The noise comes from `generator`; the last step and gamma = 0 draw none.
-    Everything is checked before the first evaluation; raises ValueError.
+    (diffusers), or a time, from which another call may go on. The noise comes from `generator`; gamma = 0 draws none,
+    nor does the last step to "x0" or "t0". Everything is checked before the first evaluation; raises ValueError.
     """
     times = as_time(times).flatten()
     ends = {"x0": sched.clean, "t0": sched.first}
@@ -141,7 +141,8 @@ def sample(
     if len(times) == 0 or not bool((targets < times).all()):  # so put, it also refuses nan
         raise ValueError(f"times must decrease down to the end, got {times.tolist()} and then {targets[-1].item():g}")
     gammas = check_gamma(gamma, len(times))
-    gammas[-1] = 0.0  # nothing follows the last step that could remove the noise again
+    if isinstance(end, str):
+        gammas[-1] = 0.0  # the end of the trajectory: nothing follows that could remove the noise again
     choose(TCF, "tcf", tcf)
 
     def draw() -> Tensor:

@@ -1,6 +1,7 @@
 """What a training run leaves behind: the LoRA with its metadata, and the state that a resumed run goes on from."""
 
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -43,6 +44,27 @@ def metadata(models: host.Models, opts: options.Options, step: int) -> dict[str,
             "tcd.uncond": opts.uncond,
         }
     )
+
+
+class Log:
+    """The loss in JSON lines beside the LoRA: a row every 50 steps, with the mean since the row before."""
+
+    def __init__(self, opts: options.Options):
+        self.path, self.last = Path(opts.output_dir, f"{opts.output_name}.jsonl"), opts.max_train_steps
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.losses: list[float] = []
+        self.began = time.monotonic()
+
+    def add(self, step: int, loss: float, norm: float) -> str:
+        """Count one step in; returns the mean loss as text."""
+        self.losses.append(loss)
+        mean = sum(self.losses) / len(self.losses)
+        if step % 50 == 0 or step == self.last:
+            row = {"step": step, "loss": mean, "norm": norm, "s": round(time.monotonic() - self.began)}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self.losses.clear()
+        return f"{mean:.5f}"
 
 
 class Saver:

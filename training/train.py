@@ -6,10 +6,8 @@ One network plays all three parts: with the LoRA off it is the teacher, with the
 on but without gradient the target.
 """
 
-import json
 import math
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,7 +19,7 @@ import tcd
 from tcd import lora
 
 from . import data, host, options
-from .save import Saver
+from .save import Log, Saver
 
 SCHEDULES = {
     "constant": lambda progress: 1.0,
@@ -98,11 +96,7 @@ def train(opts: options.Options) -> Path:
     size = sum(weight.numel() for weight in weights)
     layers = len(distillation.adapter.layers)
     print(f"{models.architecture}, {models.kind}-prediction; LoRA of {layers} layers, {size:,} weights")
-    log = Path(opts.output_dir, f"{opts.output_name}.jsonl")
-    log.parent.mkdir(parents=True, exist_ok=True)
-
-    losses: list[float] = []
-    began = time.monotonic()
+    log = Log(opts)
     with tqdm(range(first, opts.max_train_steps), initial=first, total=opts.max_train_steps, desc="distil") as bar:
         for step in bar:
             optimizer.param_groups[0]["lr"] = learning_rate(step, opts)
@@ -115,14 +109,7 @@ def train(opts: options.Options) -> Path:
                 raise FloatingPointError(f"the gradient is not finite at step {step}: lower learning_rate")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-            if (step + 1) % 50 == 0 or step + 1 == opts.max_train_steps:
-                mean = sum(losses) / len(losses)
-                row = {"step": step + 1, "loss": mean, "norm": norm.item(), "s": round(time.monotonic() - began)}
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                bar.set_postfix(loss=f"{mean:.5f}")
-                losses.clear()
+            bar.set_postfix(loss=log.add(step + 1, loss.item(), norm.item()))
             if opts.save_every_n_steps and (step + 1) % opts.save_every_n_steps == 0:
                 saver.save(step + 1, f"{opts.output_name}-step{step + 1:08d}")
     return saver.save(opts.max_train_steps, opts.output_name)

@@ -458,3 +458,14 @@ def test_the_dense_grid_is_the_reference_s_with_original_steps(scheduler, n):
     theirs = scheduler()
     theirs.set_timesteps(n, original_inference_steps=50)
     assert tcd.timesteps(SD, n, k=1).tolist() == theirs.timesteps.tolist()
+
+
+def test_a_run_that_is_split_at_a_time_equals_the_whole_one():
+    sched = tcd.DiscreteVP.scaled_linear()
+    predict = tcd.as_x0(lambda x, t: 0.3 * x, sched)
+    x, times = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), tcd.timesteps(sched, 4)
+    *_, whole = tcd.sample(predict, sched, x, times, 0.3, generator=torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(2)
+    *_, half = tcd.sample(predict, sched, x, times[:2], 0.3, generator=generator, end=times[2])
+    *_, rest = tcd.sample(predict, sched, half.x_s, times[2:], 0.3, generator=generator)
+    assert torch.equal(rest.x_s, whole.x_s)
