@@ -24,7 +24,7 @@ def zigzag(axes: Axes, trajectory: Trajectory) -> None:
             named = None if axes.get_legend_handles_labels()[1][1:] else "add noise: s' to s"
             axes.plot([i + 1, i + 1], [s_prime, s], color=DIFFUSE, ls="--", marker="^", label=named)
     if clean:
-        axes.annotate("clean", (len(levels), levels[-1, 2]), (-8, 6), textcoords="offset points", ha="right")
+        axes.annotate("clean", (len(levels), levels[-1, 2]), (0, 9), textcoords="offset points", ha="center")
     axes.set(yscale=scale, ylabel=label, xlabel="step")
     axes.set_xticks(range(len(levels) + 1))
     axes.grid(alpha=0.25)

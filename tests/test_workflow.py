@@ -95,6 +95,8 @@ def test_the_front_end_opens_and_runs_the_workflow(server, chromium):
             images = f"app.graph.getNodeById({node_of(shown)}).imgs"
             page.wait_for_function(f"{images}?.length && {images}.every(image => image.naturalWidth > 0)")
             assert page.evaluate(f"{images}.length") == {"SaveImage": 4, "TCD_ViewTrajectory": 1}[shown]
+        (report,) = page.locator(".tcd-report").all_text_contents()
+        assert "132 of 132 modules matched" in report
         assert said(page) == []
         if folder := os.environ.get("SCREENSHOTS"):
             page.evaluate(
