@@ -4,6 +4,7 @@
     python -m demo.train_tiny unet      # about 15 minutes
     python -m demo.train_tiny refine    # about 30 minutes
     python -m demo.train_tiny pack      # writes demo/tiny.safetensors
+    python -m demo.train_tiny unpack    # the other way round: then `refine` goes on from the committed weights
 
 States are in demo/runs/, logs in demo/logs/. Every stage is seeded, saves its state every minute and resumes from it.
 """
@@ -341,11 +342,29 @@ def pack(_: int) -> None:
     print(f"{tiny.CHECKPOINT}: {tiny.CHECKPOINT.stat().st_size / 2**20:.1f} MiB")
 
 
+def unpack(_: int) -> None:
+    """Take the committed checkpoint apart again, so that `refine` can go on from it."""
+    from demo import tiny
+
+    RUNS.mkdir(exist_ok=True)
+    weights, metadata = tiny.read(tiny.CHECKPOINT)
+    parts = [{key: value.float() for key, value in tiny.part(weights, prefix).items()} for prefix in tiny.PARTS]
+    unet, text, vae = parts
+    renamed = {"encoder.": "encoder.1.", "decoder.": "decoder.0."}  # as `tiny.finish_vae` nests them
+    for old, new in renamed.items():
+        vae = {key.replace(old, new, 1) if key.startswith(old) else key: value for key, value in vae.items()}
+    trained = {f"unet.{key}": value for key, value in unet.items()} | {f"text.{k}": v for k, v in text.items()}
+    torch.save(vae, RUNS / "vae.pt")
+    torch.save({"weights": trained, "words": json.loads(metadata["tcd.vocabulary"])}, RUNS / "unet.pt")
+    print(f"{RUNS}: vae.pt and unet.pt hold what {tiny.CHECKPOINT.name} does")
+
+
 STAGES: dict[str, tuple[Callable[[int], None], int]] = {
     "vae": (train_vae, 1200),
     "unet": (train_unet, 2000),
     "refine": (refine_unet, 3600),
     "pack": (pack, 0),
+    "unpack": (unpack, 0),
 }
 
 if __name__ == "__main__":
