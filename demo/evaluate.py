@@ -144,8 +144,9 @@ def report(made: dict[str, Tensor], texts: list[str], lines: list[str]) -> None:
 
 PAGE = """# The tiny model, and what TCD does to it
 
-Made by `python -m demo.evaluate`: {count} captions, one sample each, the same initial noise in every row. A guided step
-(cfg {cfg:g}) costs two network evaluations. TCD samples without guidance, with gamma {gamma:g}.
+Made by `python -m demo.evaluate --captions {count}`: one sample for each of {count} captions, spread evenly over the
+data, from the same initial noise in every row. A guided step (cfg {cfg:g}) costs two network evaluations. TCD samples
+without guidance, with gamma {gamma:g}.
 
 * **Frechet distance** to all 1,599 training pictures, between the 64 features of `demo/features.safetensors`, a CNN
   trained to match emoji with their captions, which knows nothing of the diffusion model. Lower is better.
@@ -157,8 +158,6 @@ Made by `python -m demo.evaluate`: {count} captions, one sample each, the same i
 {table}
 
 ## The same captions and noise, by method
-Captions are spread evenly over the data, not picked.
-
 ![contact sheet](images/tiny_compare.png)
 
 ## The teacher: 64 captions, guided DDIM, 50 steps (100 evaluations)
