@@ -2,11 +2,14 @@
 
     python -m demo.features            # about 3 minutes on two cores; writes demo/features.safetensors
 
-A picture tower and a bag of words are trained to agree (InfoNCE, as CLIP), on augmented pictures. The Frechet distance
-is taken between the picture tower's 64 features. Nothing of the diffusion model goes into it.
+A picture tower and a bag of words are trained to agree (InfoNCE, as CLIP), on pictures that are moved, lightened and
+blurred; how much they were blurred must be read off the features as well, so that these hold both what a picture shows
+and how sharp it is. The Frechet distance is taken between the tower's 64 features. Nothing of the diffusion model goes
+into it.
 """
 
 import argparse
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,7 +49,7 @@ def load() -> PictureTower:
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Small shifts, scales, brightness and noise, one draw a picture, so that features are about content."""
+    """Small shifts, scales and changes of brightness, one draw a picture, so that features are about content."""
     count = len(x)
     scale = 0.85 + 0.3 * torch.rand(count, generator=generator)
     shift = 0.2 * torch.rand(count, 2, generator=generator) - 0.1
@@ -55,11 +58,22 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     theta[:, :, 2] = shift
     moved = 1 - F.grid_sample(1 - x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
     light = 0.85 + 0.3 * torch.rand(count, 1, 1, 1, generator=generator)
-    return moved * light + 0.02 * torch.randn(x.shape, generator=generator)
+    return moved * light
+
+
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of [B, 3, H, W] with a standard deviation of `sigma` pixels; 0 leaves it alone."""
+    if sigma == 0:
+        return x
+    reach = math.ceil(3 * sigma)
+    line = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
+    kernel = (line / line.sum()).expand(3, 1, 1, -1)
+    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel, groups=3)
+    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel.transpose(2, 3), groups=3)
 
 
 def train(steps: int) -> None:
-    """InfoNCE between picture features and the sum of the caption's word embeddings."""
+    """InfoNCE between picture features and the sum of the caption's word embeddings, and the blur from the features."""
     from demo import tiny, train_tiny
 
     torch.manual_seed(train_tiny.SEED)
@@ -68,16 +82,21 @@ def train(steps: int) -> None:
     bags = torch.zeros(len(captions), len(index))
     for row, caption in zip(bags, captions, strict=True):
         row[[index[word] for word in tiny.words(caption)]] = 1
-    tower, text = PictureTower(), nn.Linear(len(index), WIDTH, bias=False)
+    tower, text, sharpness = PictureTower(), nn.Linear(len(index), WIDTH, bias=False), nn.Linear(WIDTH, 1)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         pick = torch.randperm(len(data), generator=generator)[:128]
-        images = F.normalize(tower(augment(data[pick].float() / 255, generator)), dim=1)
+        sigmas = [0.0, *(3 * torch.rand(3, generator=generator)).tolist()]  # a quarter stays sharp
+        quarters = augment(data[pick].float() / 255, generator).chunk(4)
+        found = tower(torch.cat([blur(x, sigma) for x, sigma in zip(quarters, sigmas, strict=True)]))
+        blurred_by = torch.tensor(sigmas).repeat_interleave(len(pick) // 4)
+        images = F.normalize(found, dim=1)
         words = F.normalize(text(bags[pick]), dim=1)
         logits, goal = images @ words.T / 0.07, torch.arange(len(pick))
-        return (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
+        matching = (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
+        return matching + F.mse_loss(sharpness(found)[:, 0], blurred_by)
 
-    average = train_tiny.run("features", {"tower": tower, "text": text}, loss_of, steps, 2e-3)
+    average = train_tiny.run("features", {"tower": tower, "text": text, "sharpness": sharpness}, loss_of, steps, 2e-3)
     weights = {key.removeprefix("tower."): value.half() for key, value in average.items() if key.startswith("tower.")}
     save_file(weights, WEIGHTS, {"modelspec.title": "Emoji features", "tcd.seed": str(train_tiny.SEED)})
     print(f"{WEIGHTS}: {WEIGHTS.stat().st_size / 1024:.0f} KiB")

@@ -1,8 +1,11 @@
 """The measures and contact sheets behind docs/tiny.md."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import tcd
 from demo import evaluate, features, sheets
 
 
@@ -47,3 +50,14 @@ def test_galleries_have_eight_pictures_a_row(count: int, size: tuple[int, int]):
 def test_rows_have_room_for_labels_and_captions():
     sheet = sheets.rows({"one": pictures(3), "two": pictures(3)}, ["a", "b", "c"])
     assert sheet.size == (sheets.LABEL + 3 * 128, sheets.CAPTION + 2 * 128)
+
+
+def test_the_extractor_sees_blur_and_the_more_the_more():
+    sheet = np.asarray(Image.open(evaluate.DOCS / "images" / "tiny_teacher.png").convert("RGB"))
+    rows = [sheet[y : y + 128] for y in range(0, sheet.shape[0], 128 + sheets.CAPTION)]
+    tiles = np.stack([row[:, x : x + 128] for row in rows for x in range(0, 1024, 128)])
+    real, tower = torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 255, features.load()
+    mild, strong = (
+        tcd.metrics.frechet_distance(tower(features.blur(real, sigma)), tower(real)) for sigma in (1.0, 2.0)
+    )
+    assert 0.1 < mild < strong / 3
