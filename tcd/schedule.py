@@ -6,6 +6,7 @@ float64 on the CPU and returned on the caller's device, in its float dtype, in f
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -20,24 +21,24 @@ def as_time(t: Time) -> Tensor:
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
-class Schedule:
+class Schedule(ABC):
     """What every schedule shares; `alpha`, `sigma` and `time_of` are the subclass's."""
 
     clean: float
     first: float
     last: float
 
+    @abstractmethod
     def alpha(self, t: Time) -> Tensor:
         """Factor of the clean data at time t, shape of t."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, t: Time) -> Tensor:
         """Standard deviation of the noise at time t, shape of t."""
-        raise NotImplementedError
 
+    @abstractmethod
     def time_of(self, lam: Time) -> Tensor:
         """The time whose half log signal-to-noise ratio is lam: the inverse of `lam`."""
-        raise NotImplementedError
 
     def lam(self, t: Time) -> Tensor:
         """lam(t) = log(alpha(t) / sigma(t)); infinite at clean data."""
