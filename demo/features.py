@@ -1,6 +1,6 @@
 """A fixed feature extractor for emoji, trained once: a small CNN that matches pictures with their captions.
 
-    python -m demo.features            # about 3 minutes on two cores; writes demo/features.safetensors
+    python -m demo.features            # about 2 minutes on two cores; writes demo/features.safetensors
 
 A picture tower and a bag of words are trained to agree (InfoNCE, as CLIP), on pictures that are moved, lightened and
 blurred; how much they were blurred must be read off the features as well, so that these hold both what a picture shows

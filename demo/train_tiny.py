@@ -168,7 +168,7 @@ def train_vae(steps: int) -> None:
     """Encode, add a little noise, decode; the latents are kept white by a penalty.
 
     Colours come first and detail is added slowly: most emoji are yellow, grey or blue, so with everything at once the
-    four channels go to edges and luminance, and red, green and pink all decode to brown (seen after 1,000 steps).
+    four channels go to edges and luminance, and red, green and pink all decode to brown (docs/log.md).
     """
     torch.manual_seed(SEED)
     data, _ = pictures()
