@@ -28,24 +28,12 @@ def model_sampling_of(model):
     return sampling
 
 
-class SigmaSchedule(tcd.Schedule):
+class SigmaSchedule(tcd.VarianceExploding):
     """ComfyUI's variance-exploding units: alpha = 1, and the time is sigma."""
 
-    clean = 0.0
-
     def __init__(self, sampling):
+        super().__init__(float(sampling.sigma_min), float(sampling.sigma_max))
         self.sampling = sampling
-        self.first = float(sampling.sigma_min)
-        self.last = float(sampling.sigma_max)
-
-    def alpha(self, t) -> Tensor:
-        return torch.ones_like(torch.as_tensor(t))
-
-    def sigma(self, t) -> Tensor:
-        return torch.as_tensor(t)
-
-    def time_of(self, lam) -> Tensor:
-        return torch.as_tensor(-lam).exp()
 
     def s_prime(self, s: Tensor, gamma: float) -> Tensor:
         """(1 - gamma) of the model's timestep, floored as the reference does, back as a sigma; never above s."""

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from .. import tcd
 from . import adapt
 
+ORDERS = {name: tcd.TCF[name] for name in ("1", "2")}  # TCF(S+) needs a network that is told where it goes
 GRIDS = {"distillation": 20, "dense": 1}  # name -> k, the spacing of the times that steps are chosen from
 
 
@@ -31,7 +32,7 @@ class Sampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "order",
-                    options=list(tcd.TCF),
+                    options=list(ORDERS),
                     default="1",
                     tooltip="Order of the trajectory consistency function. 2 costs twice the evaluations and scored "
                     "slightly worse in the paper (4 steps: FID 13.35 against 12.68).",
@@ -43,7 +44,7 @@ class Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, gamma, order):
         tcd.check_gamma(gamma, 1)
-        tcd.choose(tcd.TCF, "order", order)  # ComfyUI 0.3.75 does not check the lists of V3 nodes
+        tcd.choose(ORDERS, "order", order)  # ComfyUI 0.3.75 does not check the lists of V3 nodes
         return io.NodeOutput(KSAMPLER(adapt.sample_tcd, {"gamma": gamma, "tcf": order}))
 
 

@@ -1,34 +1,55 @@
-"""Distillation losses, and the draw of times that they need."""
+"""Distillation losses: trajectory consistency, consistency, latent consistency and direct consistency.
+
+All take predictions (`student`, `target`, `teacher`: one network may play all three; the teacher is guided by
+`tcd.guided`), clean data x0 and noise [B, C, ...], and times [B]. The student comes last, and alone has a gradient.
+`distance` is "l2" or "huber"; `weight` [B] multiplies each sample's loss.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .predict import Predict, choose, expand
-from .schedule import DiscreteVP, Schedule, Time
-from .solver import SOLVERS
-from .tcf import TCF
+from .draw import add_noise, interval_times
+from .predict import Predict, choose, combine
+from .schedule import Schedule, Time, as_time
+from .solver import SOLVERS, follow
+from .tcf import TCF, tcf1
 
+HUBER = 1e-3  # where the pseudo-Huber distance turns from square to absolute, as in LCM's code
+SIGMA_DATA, TIME_SCALE = 0.5, 10.0  # of LCM's c_skip and c_out
 
-def draw_times(
-    batch: int, sched: DiscreteVP, k: int = 20, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(t, n, m) of Algorithm 1 with t = t_{n+k}: n uniform below N - k, m uniform in [0, n]; each [batch], float32.
-
-    Counted from 0, as the schedule's steps are. Raises ValueError unless 1 <= k < N.
-    """
-    steps = int(sched.last) + 1
-    if not 1 <= k < steps:
-        raise ValueError(f"k must be in [1, {steps - 1}], got {k}")
-    device = generator.device if generator is not None else None
-    n = torch.randint(0, steps - k, (batch,), generator=generator, device=device)
-    m = (torch.rand(batch, generator=generator, device=device) * (n + 1)).long().minimum(n)
-    return (n + k).float(), n.float(), m.float()
+DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "l2": lambda error: error.square(),
+    "huber": lambda error: (error.square() + HUBER**2).sqrt() - HUBER,
+}
 
 
-def add_noise(sched: Schedule, x0: Tensor, noise: Tensor, t: Time) -> Tensor:
-    """x_t = alpha_t x0 + sigma_t noise."""
-    return (expand(sched.alpha(t), x0) * x0 + expand(sched.sigma(t), x0) * noise).to(x0.dtype)
+def distances(found: Tensor, goal: Tensor, distance: str) -> Tensor:
+    """The mean distance of every sample, [B], in float32 at least."""
+    dtype = torch.promote_types(found.dtype, torch.float32)
+    return DISTANCES[distance](found.to(dtype) - goal.to(dtype)).flatten(1).mean(1)
+
+
+def weighted(each: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean over samples [B]. Raises ValueError for weights that are not [B]."""
+    if weight is None:
+        return each.mean()
+    if weight.shape != each.shape:
+        raise ValueError(f"weight must be [{len(each)}], one for each sample, got shape {tuple(weight.shape)}")
+    return (weight.to(each) * each).mean()
+
+
+def once(predict: Predict) -> Predict:
+    """A prediction that is evaluated at its first call, and holds for the others."""
+    found: list[Tensor] = []
+
+    def remembered(x: Tensor, t: Time, s: Time | None = None) -> Tensor:
+        if not found:
+            found.append(predict(x, t, s))
+        return found[0]
+
+    return remembered
 
 
 def tcd_loss(
@@ -40,21 +61,166 @@ def tcd_loss(
     noise: Tensor,
     t: Tensor,
     n: Tensor,
-    m: Tensor,
+    m: Tensor | None,
     tcf: str = "1",
     solver: str = "ddim",
+    distance: str = "l2",
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Trajectory consistency distillation (eq. 29, Algorithms 1 and 2), averaged over everything:
 
-        || f_student(x_t, t, m) - f_target(x_n, n, m) ||^2,   x_n = Phi(x_t, t, n; teacher)
+        weight || f_student(x_t, t, m) - f_target(x_n, n, m) ||^2,   x_n = Phi(x_t, t, n; teacher)
 
-    x0 and noise are [B, C, ...]; t > n >= m are [B]. The teacher and the target are evaluated without gradient, and
-    before the student, so that one network may play all three. Raises ValueError for an unknown tcf or solver.
+    t > n >= m are [B]. m may be [B, M], several ends for each sample, or None: all training steps from the first up to
+    n, in closed form. As the network of TCF(1) knows no end, neither costs it an evaluation more. Raises ValueError
+    for an unknown tcf, solver or distance, and for m = None with another than TCF(1) and l2.
     """
     f, phi = choose(TCF, "tcf", tcf), choose(SOLVERS, "solver", solver)
+    choose(DISTANCES, "distance", distance)
+    if m is None and (tcf, distance) != ("1", "l2"):
+        raise ValueError(f"the mean over all m has a closed form for tcf '1' and l2, not for {tcf!r} and {distance!r}")
     x_t = add_noise(sched, x0, noise, t)
     with torch.no_grad():
         x_n = phi(teacher, sched, x_t, t, n)
-        goal = f(target, sched, x_n, n, m)
-    dtype = torch.promote_types(x0.dtype, torch.float32)
-    return F.mse_loss(f(student, sched, x_t, t, m).to(dtype), goal.to(dtype))
+    if m is None:
+        return weighted(over_all_ends(student, target, sched, x_t, x_n, t, n), weight)
+    if tcf == "1":
+        student, target = once(student), once(target)
+    ends = m.reshape(len(m), -1).unbind(1)
+    with torch.no_grad():
+        goals = [f(target, sched, x_n, n, end) for end in ends]
+    each = [distances(f(student, sched, x_t, t, end), goal, distance) for end, goal in zip(ends, goals, strict=True)]
+    return weighted(torch.stack(each).mean(0), weight)
+
+
+def over_all_ends(
+    student: Predict, target: Predict, sched: Schedule, x_t: Tensor, x_n: Tensor, t: Tensor, n: Tensor
+) -> Tensor:
+    """The squared error of TCF(1) averaged over all m <= n, [B]. With the differences of both sides' x0 and eps,
+
+        f(x_t, t, m) - f(x_n, n, m) = alpha_m (x0_t - x0_n) + sigma_m (eps_t - eps_n)
+
+    only the means of alpha_m^2, alpha_m sigma_m and sigma_m^2 depend on m.
+    """
+    with torch.no_grad():
+        of_n = target(x_n, n, n)
+    of_t = student(x_t, t, n)
+    wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x_t, of_t, x_n, of_n)]
+    eps_t, eps_n = (
+        combine((1 / sched.sigma(time), x), (-sched.alpha(time) / sched.sigma(time), x0))
+        for time, x, x0 in ((t, *wide[:2]), (n, *wide[2:]))
+    )
+    data, eps = wide[1] - wide[3], eps_t - eps_n
+    steps = sched.time_at(torch.arange(sched.steps, dtype=torch.float64))
+    alpha, sigma = sched.alpha(steps), sched.sigma(steps)
+    means = torch.stack([alpha * alpha, 2 * alpha * sigma, sigma * sigma]).cumsum(1) / torch.arange(1, len(steps) + 1)
+    last = sched.index_of(n).round().long()
+    products = torch.stack([(a * b).flatten(1).mean(1) for a, b in ((data, data), (data, eps), (eps, eps))])
+    return (means.to(products)[:, last] * products).sum(0)
+
+
+def scalings(sched: Schedule, t: Time) -> tuple[Tensor, Tensor]:
+    """LCM's c_skip and c_out (eq. 11), in training steps: 1 and 0 at the first step and at clean data."""
+    scaled = TIME_SCALE * sched.index_of(t).clamp(min=0)
+    total = scaled.square() + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, scaled / total.sqrt()
+
+
+def skip_connected(predict: Predict, sched: Schedule, x: Tensor, t: Time) -> Tensor:
+    """c_skip x + c_out x0 (eq. 7 and 11)."""
+    c_skip, c_out = scalings(sched, t)
+    return combine((c_skip, x), (c_out, predict(x, t, sched.clean)))
+
+
+def to_clean(predict: Predict, sched: Schedule, x: Tensor, t: Time) -> Tensor:
+    """x0, and x itself where it is clean (eq. 6)."""
+    return tcf1(predict, sched, x, t, sched.clean)
+
+
+# The consistency function f(x_t, t) -> x0 and how it meets its boundary condition f(x0, 0) = x0.
+FORMS: dict[str, Callable[[Predict, Schedule, Tensor, Time], Tensor]] = {"x0": to_clean, "skip": skip_connected}
+
+
+def cm_loss(
+    student: Predict,
+    target: Predict,
+    teacher: Predict,
+    sched: Schedule,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    n: Tensor,
+    solver: str = "ddim",
+    form: str = "x0",
+    distance: str = "l2",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Consistency distillation (eq. 8; Song et al. 2023): TCD whose every end is clean data.
+
+        weight || f_student(x_t, t) - f_target(x_n, n) ||^2,   x_n = Phi(x_t, t, n; teacher)
+
+    t > n are [B], neighbours as `draw_interval` draws them; n may be clean. `form` is "x0" (eq. 6) or "skip" (eq. 7).
+    Raises ValueError for an unknown solver, form or distance.
+    """
+    f, phi = choose(FORMS, "form", form), choose(SOLVERS, "solver", solver)
+    choose(DISTANCES, "distance", distance)
+    x_t = add_noise(sched, x0, noise, t)
+    with torch.no_grad():
+        goal = f(target, sched, phi(teacher, sched, x_t, t, n), n)
+    return weighted(distances(f(student, sched, x_t, t), goal, distance), weight)
+
+
+def lcm_loss(
+    student: Predict,
+    target: Predict,
+    teacher: Predict,
+    sched: Schedule,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    n: Tensor,
+    solver: str = "ddim",
+    distance: str = "huber",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Latent consistency distillation (eq. 13): consistency with c_skip and c_out (eq. 11) over k steps at once.
+
+    t = t_{n+k} and n [B] from a grid k apart, as LCM's code and `draw_interval` draw them, so that one interval in
+    N / k ends at clean data, where c_skip holds the student (docs/log.md). The rest is as in `cm_loss`.
+    """
+    return cm_loss(student, target, teacher, sched, x0, noise, t, n, solver, "skip", distance, weight)
+
+
+def direct_cm_loss(
+    student: Predict,
+    teacher: Predict,
+    sched: Schedule,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    intervals: int = 50,
+    solver: str = "ddim",
+    form: str = "x0",
+    distance: str = "l2",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Direct consistency (second paper, eq. 5): the student against the teacher's whole path to clean data.
+
+        weight || f_student(x_t, t) - f_solver(x_t, t, 0) ||^2
+
+    The path follows the N `intervals` below t [B], which must be an end of one; it costs as many steps as the noisiest
+    sample has. Raises ValueError for other times, intervals that do not divide the schedule's steps, and unknown names.
+    """
+    f = choose(FORMS, "form", form)
+    choose(DISTANCES, "distance", distance)
+    times = interval_times(sched, intervals).to(t)
+    i = (t[:, None] - times).abs().argmin(1)
+    if not torch.allclose(times[i], as_time(t)):
+        raise ValueError(
+            f"t must be among the {intervals} intervals' ends, got {t[~torch.isclose(times[i], t)].tolist()}"
+        )
+    down = torch.arange(int(i.max()), -1, -1, device=i.device)
+    x_t = add_noise(sched, x0, noise, t)
+    with torch.no_grad():  # a sample that is nearer waits at its own time until the others have come down to it
+        goal = follow(teacher, sched, x_t, times[torch.minimum(i, down[:, None])], solver)
+    return weighted(distances(f(student, sched, x_t, t), goal, distance), weight)

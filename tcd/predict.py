@@ -1,7 +1,7 @@
 """From what a network gives (noise, velocity, clean data, flow) to the one currency: the clean prediction x0."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -27,6 +27,15 @@ TO_X0: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 }
 
 
+def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
+    """a x + b y + ... of terms (coefficient [] or [B], state [B, C, ...]), in float32 at least; dtype of the first."""
+    (a, x), *rest = terms
+    total = expand(a, x) * x
+    for b, y in rest:
+        total.addcmul_(expand(b, y).to(total.dtype), y.to(total.dtype))
+    return total.to(x.dtype)
+
+
 def choose(table: dict[str, Any], what: str, name: str) -> Any:
     """The entry of that name; ValueError with the known names where there is none."""
     if name not in table:
@@ -45,20 +54,31 @@ def x0_from(output: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
     if kind == "eps" and bool((alpha == 0).any()):
         raise ValueError("an eps-prediction says nothing about x0 where alpha is 0 (zero terminal SNR): use kind='v'")
     of_x, of_output = factors(alpha, sigma)
-    return (expand(of_x, x) * x + expand(of_output, x) * output).to(x.dtype)
+    return combine((of_x, x), (of_output, output))
 
 
-def takes_target_time(net: Callable) -> bool:
+def output_from(x0: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> Tensor:
+    """The inverse of `x0_from`: what a network of the given kind would have said at (x, t) to predict x0.
+
+    Raises ValueError where nothing follows: for eps, v and flow where sigma is 0.
+    """
+    of_x, of_output = choose(TO_X0, "kind", kind)(sched.alpha(t), sched.sigma(t))
+    if bool((of_output == 0).any()):
+        raise ValueError(f"clean data does not tell the {kind} of its noise: sigma is 0 at t = {t}")
+    return combine((-of_x / of_output, x), (1 / of_output, x0))
+
+
+def takes_target_time(net: Callable, named: Collection[str] = ()) -> bool:
     """Whether net(x, t, s) asks for the target time as a third required positional argument (TCF(S+)).
 
-    A module is asked by its `forward`: its `__call__` takes anything.
+    A module is asked by its `forward`: its `__call__` takes anything. What is passed by name, `named`, does not count.
     """
     try:
         parameters = inspect.signature(net.forward if isinstance(net, nn.Module) else net).parameters.values()
     except (TypeError, ValueError):
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is p.empty for p in parameters) >= 3
+    return sum(p.kind in positional and p.default is p.empty and p.name not in named for p in parameters) >= 3
 
 
 def as_x0(net: Callable, sched: Schedule, kind: str = "eps") -> Predict:
@@ -80,12 +100,46 @@ def as_x0(net: Callable, sched: Schedule, kind: str = "eps") -> Predict:
     return predict
 
 
+def extrapolate(cond: Tensor, uncond: Tensor, w: float | Tensor) -> Tensor:
+    """Classifier-free guidance: (1 + w) cond - w uncond, in the dtype of cond; w is a number or [B]."""
+    return torch.addcmul(cond, expand(torch.as_tensor(w), cond), cond - uncond).to(cond.dtype)
+
+
 def guided(cond: Predict, uncond: Predict, w: float | Tensor) -> Predict:
-    """Classifier-free guidance (1 + w) cond - w uncond (Algorithm 2); w is a number or [B]. ComfyUI's cfg is 1 + w."""
+    """The guided prediction (1 + w) cond - w uncond (Algorithm 2); w is a number or [B]. ComfyUI's cfg is 1 + w.
+
+    Two calls, of any two predictions. Where one network takes both conditions, `guided_net` needs one.
+    """
 
     def predict(x: Tensor, t: Time, s: Time | None = None) -> Tensor:
-        scale = expand(torch.as_tensor(w), x)
-        positive = cond(x, t, s)
-        return (positive + scale * (positive - uncond(x, t, s))).to(x.dtype)
+        return extrapolate(cond(x, t, s), uncond(x, t, s), w)
 
     return predict
+
+
+def guided_net(net: Callable, cond: dict[str, Tensor], uncond: dict[str, Tensor], w: float | Tensor) -> Callable:
+    """A network with guidance inside, evaluated once on a batch of 2 B: to be wrapped by `as_x0`, whatever its kind.
+
+    `cond` and `uncond` hold what the network takes besides x and its times: tensors [B, ...], or [1, ...] for all.
+    x0 is linear in the output of every kind, so guiding the output guides x0. Raises ValueError unless both hold the
+    same names.
+
+    >>> net = guided_net(lambda x, t, c: x * c, {"c": torch.tensor([[3.0]])}, {"c": torch.tensor([[1.0]])}, w=2.0)
+    >>> net(torch.ones(1, 1), torch.tensor([5.0]))
+    tensor([[7.]])
+    """
+    if cond.keys() != uncond.keys():
+        raise ValueError(f"cond and uncond must hold the same names, got {sorted(cond)} and {sorted(uncond)}")
+
+    def both(x: Tensor, *times: Tensor) -> Tensor:
+        count = len(x)
+        pair = {
+            name: torch.cat([part.expand(count, *part.shape[1:]) for part in (cond[name], uncond[name])])
+            for name in cond
+        }
+        twice = (torch.cat([part, part]) for part in (x, *times))
+        return extrapolate(*net(*twice, **pair).chunk(2), w)
+
+    if takes_target_time(net, cond):
+        return lambda x, t, s: both(x, t, s)
+    return lambda x, t: both(x, t)

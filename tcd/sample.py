@@ -1,5 +1,6 @@
 """Sampling: the time grid, one step of strategic stochastic sampling, and the whole loop as a generator of steps."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .predict import Predict, choose, expand
-from .schedule import DiscreteVP, Schedule, Time, as_time
+from .predict import Predict, choose, combine
+from .schedule import Schedule, Time, as_time
 from .tcf import TCF
 
 Gamma = float | Sequence[float] | Tensor
@@ -31,34 +32,56 @@ class Step:
     x_s: Tensor
 
 
-def timesteps(sched: DiscreteVP, n: int, k: int = 20) -> Tensor:
-    """n times, noisiest first, out of the grid k - 1, 2k - 1, ... on which the student was distilled.
+def timesteps(sched: Schedule, n: int, k: int = 20, strength: float = 1.0) -> Tensor:
+    """n times, noisiest first, out of the grid k - 1, 2k - 1, ... of training steps on which the student was distilled.
 
-    k = 20 is the distillation grid, k = 1 the dense one. Shape [n], float32. Raises ValueError where the grid has
+    k = 20 is the distillation grid, k = 1 the dense one. `strength` < 1 cuts the grid to its lower part, for image to
+    image: start from `add_noise(sched, x0, noise, times[0])`. Shape [n], float32. Raises ValueError where the grid has
     fewer than n times.
 
+    >>> from tcd import DiscreteVP
     >>> timesteps(DiscreteVP.scaled_linear(), 4)
     tensor([999., 759., 499., 259.])
     """
-    steps = int(sched.last) + 1
-    if not 1 <= k <= steps:
-        raise ValueError(f"k must be in [1, {steps}], got {k}")
-    size = steps // k
+    if not 1 <= k <= sched.steps:
+        raise ValueError(f"k must be in [1, {sched.steps}], got {k}")
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength:g}")
+    size = int(sched.steps // k * strength)
     if not 1 <= n <= size:
-        raise ValueError(f"n must be in [1, {size}] on a grid of {steps} // {k} times, got {n}")
+        part = "" if strength == 1 else f"the lower {strength:g} of "
+        raise ValueError(f"n must be in [1, {size}] on {part}a grid of {sched.steps} // {k} times, got {n}")
     grid = np.arange(1, size + 1)[::-1] * k - 1
-    return torch.from_numpy(grid[np.floor(np.linspace(0, size, n, endpoint=False)).astype(int)].astype(np.float32))
+    chosen = grid[np.floor(np.linspace(0, size, n, endpoint=False)).astype(int)]
+    return sched.time_at(torch.from_numpy(chosen.astype(np.float32)))
 
 
 def check_gamma(gamma: Gamma, steps: int) -> list[float]:
     """One gamma per step. Raises ValueError unless there is one, or `steps` of them, all in [0, 1]."""
-    values = torch.as_tensor(gamma, dtype=torch.float64).flatten().tolist()
+    one = isinstance(gamma, float | int)  # kept out of tensors, so that torch.compile sees a constant
+    values = [float(gamma)] if one else torch.as_tensor(gamma, dtype=torch.float64).flatten().tolist()
     if len(values) not in (1, steps):
         raise ValueError(f"gamma must be one number or one for each of the {steps} steps, got {len(values)}")
     for value in values:
         if not 0 <= value <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {value:g}")
     return values * (steps if len(values) == 1 else 1)
+
+
+def ctm_s_prime(sched: Schedule, s: Time, gamma: float) -> Tensor:
+    """Where CTM's gamma-sampling first goes (Kim et al. 2023; appendix A): sigma / alpha falls by sqrt(1 - gamma^2).
+
+    The noise then added is gamma of sigma / alpha at s. For comparison with s' = (1 - gamma) s.
+    """
+    if gamma in (0, 1):
+        return as_time(s) if gamma == 0 else torch.full_like(as_time(s), sched.clean)
+    return sched.time_of(sched.lam(s) - math.log1p(-(gamma**2)) / 2)
+
+
+RULES: dict[str, Callable[[Schedule, Time, float], Tensor]] = {
+    "sss": lambda sched, s, gamma: sched.s_prime(s, gamma),
+    "ctm": ctm_s_prime,
+}
 
 
 def diffuse(sched: Schedule, x: Tensor, s_prime: Time, s: Time, noise: Tensor) -> Tensor:
@@ -70,23 +93,40 @@ def diffuse(sched: Schedule, x: Tensor, s_prime: Time, s: Time, noise: Tensor) -
     """
     ratio = sched.alpha(s) / sched.alpha(s_prime)
     std = (sched.sigma(s).square() - (ratio * sched.sigma(s_prime)).square()).clamp(min=0).sqrt()
-    return (expand(ratio, x) * x + expand(std, x) * noise.to(x.device)).to(x.dtype)
+    return combine((ratio, x), (std, noise.to(x.device)))
+
+
+def check_state(what: str, x: Tensor, like: Tensor | None = None) -> None:
+    """Raises ValueError unless x is a float tensor [B, C, ...], of the shape of `like`."""
+    if not x.is_floating_point() or x.ndim < 2:
+        raise ValueError(f"{what} must be a float tensor [B, C, ...], got {x.dtype} of shape {tuple(x.shape)}")
+    if like is not None and x.shape != like.shape:
+        raise ValueError(f"{what} must have the shape of x, {tuple(like.shape)}; got {tuple(x.shape)}")
 
 
 def take_step(
-    predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time, gamma: float, draw: Callable[[], Tensor], tcf: str
+    predict: Predict,
+    sched: Schedule,
+    x: Tensor,
+    t: Time,
+    s: Time,
+    gamma: float,
+    draw: Callable[[], Tensor],
+    tcf: str = "1",
+    rule: str = "sss",
 ) -> Step:
-    """Denoise from t to s' by the TCF, then diffuse up to s; `draw` is called only where noise is added."""
+    """Denoise from t to s' by the TCF, then diffuse up to s; `draw` is called only where gamma adds noise."""
     t, s = as_time(t), as_time(s)
-    s_prime = sched.s_prime(s, gamma)
+    s_prime = RULES[rule](sched, s, gamma)
     seen: list[Tensor] = []
 
     def watched(x: Tensor, t: Time, s: Time | None = None) -> Tensor:
         seen.append(predict(x, t, s))
+        check_state("the prediction", seen[-1], x)
         return seen[-1]
 
-    x_s_prime = choose(TCF, "tcf", tcf)(watched, sched, x, t, s_prime)
-    x_s = x_s_prime if bool((s_prime == s).all()) else diffuse(sched, x_s_prime, s_prime, s, draw())
+    x_s_prime = TCF[tcf](watched, sched, x, t, s_prime)
+    x_s = x_s_prime if gamma == 0 else diffuse(sched, x_s_prime, s_prime, s, draw())
     return Step(0, t, s_prime, s, x, seen[-1], x_s_prime, x_s)
 
 
@@ -103,17 +143,22 @@ def sss_step(
     """One iteration of strategic stochastic sampling (Algorithm 4): t -> s' = (1 - gamma) s -> s.
 
     gamma = 0 is deterministic and needs no noise; gamma = 1 is multistep consistency sampling (Algorithm 3).
-    x and noise are [B, C, ...]; t and s 0-dim or [B]. Raises ValueError for gamma outside [0, 1], an unknown tcf,
-    or noise that is needed and missing.
+    x and noise are [B, C, ...]; t and s 0-dim or [B]. Raises ValueError for gamma outside [0, 1], times outside the
+    schedule, an unknown tcf, or noise of another shape, or that is needed and missing.
     """
     (gamma,) = check_gamma(gamma, 1)
-
-    def draw() -> Tensor:
-        if noise is None:
+    choose(TCF, "tcf", tcf)
+    check_state("x", x)
+    if not torch.compiler.is_compiling():  # whose graph cannot ask for values
+        for time in (t, s):
+            sched.check(time)
+    if noise is None:
+        if gamma > 0 and bool((as_time(s) > sched.clean).any()):
             raise ValueError(f"gamma {gamma:g} adds noise: pass `noise` of the shape of x, {tuple(x.shape)}")
-        return noise
-
-    return take_step(predict, sched, x, t, s, gamma, draw, tcf).x_s
+        gamma = 0.0  # clean data takes no noise
+    else:
+        check_state("noise", noise, x)
+    return take_step(predict, sched, x, t, s, gamma, lambda: noise, tcf).x_s
 
 
 def sample(
@@ -125,25 +170,25 @@ def sample(
     tcf: str = "1",
     generator: torch.Generator | None = None,
     end: str | Time = "x0",
+    rule: str = "sss",
 ) -> Iterator[Step]:
     """Strategic stochastic sampling (Algorithm 4) as a generator of `Step`s; the last step's `x_s` is the sample.
 
     x [B, C, ...] is the state at times[0]; times [n] decrease. gamma is a number or one per step. `end` is where the
     last step lands: "x0" the clean prediction (Algorithm 4, ComfyUI), "t0" the schedule's smallest noise level
-    (diffusers), or a time, from which another call may go on. The noise comes from `generator`; gamma = 0 draws none,
-    nor does the last step to "x0" or "t0". Everything is checked before the first evaluation; raises ValueError.
+    (diffusers), or a time, from which another call may go on. `rule` says where gamma sends a step first: "sss" is
+    s' = (1 - gamma) s, "ctm" CTM's gamma-sampling. The noise comes from `generator`; gamma = 0 draws none, nor does
+    the last step to clean data or "t0".
+
+    Everything is checked before the first evaluation. Raises ValueError, also where a prediction is not finite.
     """
-    times = as_time(times).flatten()
-    ends = {"x0": sched.clean, "t0": sched.first}
-    if isinstance(end, str) and end not in ends:
-        raise ValueError(f"end must be x0, t0 or a time; got {end!r}")
-    targets = torch.cat([times[1:], times.new_tensor([float(ends[end] if isinstance(end, str) else end)])])
-    if len(times) == 0 or not bool((targets < times).all()):  # so put, it also refuses nan
-        raise ValueError(f"times must decrease down to the end, got {times.tolist()} and then {targets[-1].item():g}")
+    check_state("x", x)
+    times, targets = check_times(sched, times, end)
     gammas = check_gamma(gamma, len(times))
-    if isinstance(end, str):
+    if isinstance(end, str) or float(targets[-1]) <= sched.clean:
         gammas[-1] = 0.0  # the end of the trajectory: nothing follows that could remove the noise again
     choose(TCF, "tcf", tcf)
+    choose(RULES, "rule", rule)
 
     def draw() -> Tensor:
         device = generator.device if generator is not None else x.device
@@ -151,8 +196,29 @@ def sample(
 
     def steps(x: Tensor) -> Iterator[Step]:
         for i, (t, s) in enumerate(zip(times, targets, strict=True)):
-            step = take_step(predict, sched, x, t, s, gammas[i], draw, tcf)
-            yield replace(step, i=i)
+            step = replace(take_step(predict, sched, x, t, s, gammas[i], draw, tcf, rule), i=i)
+            check_finite(step)
+            yield step
             x = step.x_s
 
     return steps(x)
+
+
+def check_times(sched: Schedule, times: Tensor, end: str | Time) -> tuple[Tensor, Tensor]:
+    """(where every step starts [n], where it goes [n]). Raises ValueError unless they fall, within the schedule."""
+    ends = {"x0": sched.clean, "t0": sched.first}
+    if isinstance(end, str) and end not in ends:
+        raise ValueError(f"end must be x0, t0 or a time; got {end!r}")
+    times = as_time(times).flatten()
+    targets = torch.cat([times[1:], times.new_tensor([float(ends[end] if isinstance(end, str) else end)])])
+    if len(times) == 0 or not bool((targets < times).all()):  # so put, it also refuses nan
+        raise ValueError(f"times must decrease down to the end, got {times.tolist()} and then {targets[-1].item():g}")
+    sched.check(times[0])
+    sched.check(targets[-1])
+    return times, targets
+
+
+def check_finite(step: Step) -> None:
+    """Raises ValueError where the network gave nan or infinity: one sum tells, as both survive it."""
+    if not bool(step.x0.sum(dtype=torch.promote_types(step.x0.dtype, torch.float32)).isfinite()):
+        raise ValueError(f"step {step.i}: the network's prediction at t = {step.t.item():g} is not finite")

@@ -1,13 +1,15 @@
 """Noise schedules: x_t = alpha(t) x0 + sigma(t) eps, and the half log signal-to-noise ratio lam = log(alpha / sigma).
 
-A schedule is any object with `alpha`, `sigma`, `time_of`, `clean` (the time of noise-free data), `first` (the
-smallest noisy time) and `last` (the noisiest). Times and results are 0-dim or [B] tensors; look-ups are done in
-float64 on the CPU and returned on the caller's device, in its float dtype, in float32 at least.
+A schedule has `alpha`, `sigma`, `time_of`, `clean` (the time of noise-free data), `first` (the smallest noisy time) and
+`last` (the noisiest); training divides the latter two's range into `steps` times. Times and results are 0-dim or [B]
+tensors; look-ups are done in float64 on the CPU and returned on the caller's device, in its float dtype, in float32
+at least.
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ class Schedule(ABC):
     clean: float
     first: float
     last: float
+    steps: int = 1000  # a continuous schedule's is as fine as Stable Diffusion's
 
     @abstractmethod
     def alpha(self, t: Time) -> Tensor:
@@ -43,6 +46,36 @@ class Schedule(ABC):
     def lam(self, t: Time) -> Tensor:
         """lam(t) = log(alpha(t) / sigma(t)); infinite at clean data."""
         return (self.alpha(t) / self.sigma(t)).log()
+
+    @property
+    def highest(self) -> float:
+        """No time is above it."""
+        return self.last
+
+    def check(self, t: Time) -> None:
+        """Raises ValueError unless all times are within the schedule."""
+        t = as_time(t)
+        if not bool((inside := (t >= self.clean) & (t <= self.highest)).all()):
+            wrong = t[~inside].flatten()[0].item()
+            raise ValueError(f"times must be in [{self.clean:g}, {self.highest:g}], got {wrong:g}")
+
+    def time_at(self, index: Time) -> Tensor:
+        """The time of a training step: `first` at index 0, `last` at index N - 1, evenly between."""
+        index = as_time(index)
+        return (self.first + index.double() * ((self.last - self.first) / (self.steps - 1))).to(index)
+
+    def index_of(self, t: Time) -> Tensor:
+        """The inverse of `time_at`: where t is among the training steps 0 .. N - 1, between two of them a fraction."""
+        t = as_time(t)
+        return ((t.double() - self.first) * ((self.steps - 1) / (self.last - self.first))).to(t)
+
+    def rates(self, t: Time) -> tuple[Tensor, Tensor]:
+        """(d alpha / dt, d sigma / dt), by differences over one training step around t."""
+        t = as_time(t)
+        half, exact = (self.time_at(1.0) - self.time_at(0.0)).item() / 2, t.double()
+        low, high = (exact - half).clamp(min=self.clean), (exact + half).clamp(max=self.last)
+        alpha, sigma = ((f(high) - f(low)) / (high - low) for f in (self.alpha, self.sigma))
+        return alpha.to(t), sigma.to(t)
 
     def s_prime(self, s: Time, gamma: float | Tensor) -> Tensor:
         """Where strategic stochastic sampling first goes: s' = (1 - gamma) s (Algorithm 4)."""
@@ -67,8 +100,17 @@ class DiscreteVP(Schedule):
     first = 0.0
 
     @property
+    def steps(self) -> int:
+        return len(self.alpha_bar)
+
+    @property
     def last(self) -> float:
-        return float(len(self.alpha_bar) - 1)
+        return float(self.steps - 1)
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """alpha_bar at t = -1, 0, ..., N - 1."""
+        return torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar])
 
     @classmethod
     def from_betas(cls, betas: Tensor, zero_terminal_snr: bool = False) -> "DiscreteVP":
@@ -115,11 +157,16 @@ class DiscreteVP(Schedule):
 
     def _alpha_bar(self, t: Time) -> tuple[Tensor, Tensor]:
         """(t as a tensor, alpha_bar(t) in float64 on the CPU)."""
-        t = as_time(t)
-        table = torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar])
+        t, table = as_time(t), self._table
         position = (t.detach().cpu().double() + 1).clamp(0, len(table) - 1)
         left = position.floor().long().clamp(max=len(table) - 2)
         return t, torch.lerp(table[left], table[left + 1], position - left)
+
+    def time_at(self, index: Time) -> Tensor:
+        return as_time(index)
+
+    def index_of(self, t: Time) -> Tensor:
+        return as_time(t)
 
     def alpha(self, t: Time) -> Tensor:
         t, alpha_bar = self._alpha_bar(t)
@@ -134,9 +181,8 @@ class DiscreteVP(Schedule):
         return (alpha_bar.log() - torch.log1p(-alpha_bar)).div(2).to(t)
 
     def time_of(self, lam: Time) -> Tensor:
-        lam = as_time(lam)
+        lam, table = as_time(lam), self._table
         wanted = torch.sigmoid(2 * lam.detach().cpu().double())
-        table = torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar])
         right = torch.searchsorted(-table, -wanted.contiguous()).clamp(1, len(table) - 1)
         high, low = table[right - 1], table[right]
         return (right - 2 + (high - wanted) / (high - low)).clamp(max=self.last).to(lam)
@@ -182,3 +228,58 @@ class RectifiedFlow(Schedule):
         """From sigma = sigmoid(-lam), with the shift undone."""
         sigma = torch.sigmoid(-as_time(lam))
         return sigma / (self.shift - (self.shift - 1) * sigma)
+
+
+@dataclass(eq=False)
+class VarianceExploding(Schedule):
+    """x_t = x0 + sigma eps: alpha = 1, and the time is sigma itself, from 0 to sigma_max (EDM's and k-diffusion's).
+
+    The training steps are spaced as in Karras et al. 2022, evenly in sigma^(1/rho).
+
+    >>> VarianceExploding().time_at(torch.tensor([0, 999]))
+    tensor([2.0000e-03, 8.0000e+01])
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    clean = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(f"sigma_min < sigma_max must be positive, got {self.sigma_min} and {self.sigma_max}")
+        if not self.rho > 0:
+            raise ValueError(f"rho must be positive, got {self.rho}")
+
+    @property
+    def first(self) -> float:
+        return self.sigma_min
+
+    @property
+    def last(self) -> float:
+        return self.sigma_max
+
+    @property
+    def highest(self) -> float:
+        """There may be more noise than training saw."""
+        return math.inf
+
+    def alpha(self, t: Time) -> Tensor:
+        return torch.ones_like(as_time(t))
+
+    def sigma(self, t: Time) -> Tensor:
+        return as_time(t)
+
+    def time_of(self, lam: Time) -> Tensor:
+        return (-as_time(lam)).exp()
+
+    def time_at(self, index: Time) -> Tensor:
+        index = as_time(index)
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return ((low + index.double() * ((high - low) / (self.steps - 1))) ** self.rho).to(index)
+
+    def index_of(self, t: Time) -> Tensor:
+        t = as_time(t)
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return ((t.double() ** (1 / self.rho) - low) * ((self.steps - 1) / (high - low))).to(t)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .predict import Predict, expand
+from .predict import Predict, combine
 from .schedule import Schedule, Time, as_time
 
 PURE_NOISE = -7.0  # lam where the data is a thousandth of the noise
@@ -18,7 +18,7 @@ def transfer(sched: Schedule, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tensor
     """
     sigma_t, sigma_s = sched.sigma(t), sched.sigma(s)
     r = torch.where(sigma_t > 0, sigma_s / sigma_t, torch.ones_like(sigma_t))
-    return (expand(r, x) * x + expand(sched.alpha(s) - sched.alpha(t) * r, x) * x0).to(x.dtype)
+    return combine((r, x), (sched.alpha(s) - sched.alpha(t) * r, x0))
 
 
 def tcf1(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time) -> Tensor:
@@ -26,22 +26,35 @@ def tcf1(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time) -> Tens
     return transfer(sched, x, predict(x, t, s), t, s)
 
 
-def midpoint(sched: Schedule, t: Time, s: Time) -> Tensor:
-    """u, halfway between t and s in lam, and never outside of them.
+def between(sched: Schedule, t: Time, s: Time, r: float) -> Tensor:
+    """u, the part r of the way from t to s in lam (r = 1/2: the midpoint), and never outside of them.
 
     The paper's u := t_lambda(lam_s + lam_t) lacks a division by two. Clean s has an infinite lam: the schedule's
     smallest noise level stands in for it. Pure noise (lam = -inf) is stood in for by PURE_NOISE.
     """
     t, s = as_time(t), as_time(s)
-    lowest_noise = sched.lam(sched.first).item()
-    u = sched.time_of(sum(sched.lam(time).clamp(PURE_NOISE, lowest_noise) for time in (t, s)) / 2)
-    return u.clamp(torch.minimum(t, s), torch.maximum(t, s))
+    lowest_noise = sched.lam(sched.first).clamp(min=PURE_NOISE)
+    lam_t, lam_s = (torch.minimum(sched.lam(time).clamp(min=PURE_NOISE), lowest_noise.to(time)) for time in (t, s))
+    return sched.time_of(lam_t + r * (lam_s - lam_t)).clamp(torch.minimum(t, s), torch.maximum(t, s))
 
 
-def tcf2(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time) -> Tensor:
-    """TCF(2), eq. 22 with r = 1/2 (DPM-Solver++(2S)): the midpoint's prediction. Two evaluations; error O(h^3)."""
-    u = midpoint(sched, t, s)
-    return transfer(sched, x, predict(tcf1(predict, sched, x, t, u), u, s), t, s)
+def tcf2(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time, r: float = 0.5) -> Tensor:
+    """TCF(2), eq. 22: a weighted mean of the predictions at t and at u, r of the way to s in lam:
+
+        x0 = (1 - 1/2r) x0(x_t, t) + 1/2r x0(x_u, u),   r in (0, 1)
+
+    At the default r = 1/2 only the midpoint's remains (DPM-Solver++(2S)). Two evaluations; local error O(h^3). Raises
+    ValueError for r outside (0, 1).
+    """
+    if not 0 < r < 1:
+        raise ValueError(f"r must be in (0, 1), got {r:g}")
+    u, late = between(sched, t, s, r), x.new_tensor(1 / (2 * r), dtype=torch.float64)
+    at_t = predict(x, t, u)
+    at_u = predict(transfer(sched, x, at_t, t, u), u, s)
+    return transfer(sched, x, combine((1 - late, at_t), (late, at_u)), t, s)
 
 
-TCF = {"1": tcf1, "2": tcf2}
+# TCF(S+), eq. 24: the same step, with a network that knows s, predict(x, t, s), and so may be exact at any distance.
+tcf_splus = tcf1
+
+TCF = {"1": tcf1, "2": tcf2, "s+": tcf_splus}

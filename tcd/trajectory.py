@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from . import metrics
 from .sample import Step
 
 
@@ -47,11 +48,8 @@ class Trajectory:
         return self.x_s[-1]
 
     def drift(self) -> Tensor:
-        """Change of the clean prediction from step to step, [n - 1, B]: root mean square over everything else.
-
-        0 for a student that is perfectly self-consistent (eq. 18) and is sampled without noise.
-        """
-        return self.x0.float().diff(dim=0).flatten(2).square().mean(-1).sqrt()
+        """Change of the clean prediction from step to step, [n - 1, B]: `metrics.drift`."""
+        return metrics.drift(self.x0)
 
     def save(self, path: str | os.PathLike) -> None:
         """One safetensors file, written atomically; its folder is made where missing."""

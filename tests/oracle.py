@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import tcd
-from tcd.schedule import Time, as_time
 
 # Global order of accuracy of every step function, measured against `Gaussian.path`. A new one states its own here.
 ORDER = {"1": 1, "2": 2, "s+": 1, "ddim": 1, "euler": 1, "heun": 2, "dpmpp_2s": 2}
@@ -26,21 +25,6 @@ OUTPUT: dict[str, Callable[..., Tensor]] = {
 }
 
 
-class VarianceExploding(tcd.Schedule):
-    """alpha = 1, and the time is sigma itself: ComfyUI's units for eps and v models."""
-
-    clean, first, last = 0.0, 0.03, 14.5
-
-    def alpha(self, t: Time) -> Tensor:
-        return torch.ones_like(as_time(t))
-
-    def sigma(self, t: Time) -> Tensor:
-        return as_time(t)
-
-    def time_of(self, lam: Time) -> Tensor:
-        return (-as_time(lam)).exp()
-
-
 SCHEDULES: dict[str, tcd.Schedule] = {
     "scaled_linear": tcd.DiscreteVP.scaled_linear(),
     "linear": tcd.DiscreteVP.linear(),
@@ -48,7 +32,7 @@ SCHEDULES: dict[str, tcd.Schedule] = {
     "zero_snr": tcd.DiscreteVP.scaled_linear(zero_terminal_snr=True),
     "flow": tcd.RectifiedFlow(),
     "flow_shift_3": tcd.RectifiedFlow(shift=3.0),
-    "exploding": VarianceExploding(),
+    "exploding": tcd.VarianceExploding(0.03, 14.5),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import tcd
 
-MODULES = ["tcd", *(f"tcd.{module.name}" for module in pkgutil.iter_modules(tcd.__path__))]
+MODULES = ["tcd", *(module.name for module in pkgutil.walk_packages(tcd.__path__, "tcd."))]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from oracle import SCHEDULES, Gaussian, self_consistent
+from oracle import ORDER, SCHEDULES, Gaussian, self_consistent
 from torch import Tensor, nn
 
 import tcd
+from tcd.loss import FORMS, distances, scalings
 
 F64 = torch.float64
 SD = tcd.DiscreteVP.scaled_linear()
@@ -16,6 +17,7 @@ VP = {name: sched for name, sched in SCHEDULES.items() if isinstance(sched, tcd.
 
 every_tcf = pytest.mark.parametrize("tcf", tcd.TCF)
 every_solver = pytest.mark.parametrize("solver", tcd.SOLVERS)
+exact_for_constants = pytest.mark.parametrize("solver", [name for name in tcd.SOLVERS if name != "euler"])
 every_schedule = pytest.mark.parametrize("sched", VP.values(), ids=VP)
 
 
@@ -107,29 +109,33 @@ def test_noised_data_has_the_schedule_s_mean_and_noise(sched):
     x0, noise = torch.randn(2, 3, 4, 2, dtype=F64, generator=seeded())
     t = torch.tensor([0.1, 0.5, 1.0], dtype=F64) * sched.last
     alpha, sigma = sched.alpha(t)[:, None, None], sched.sigma(t)[:, None, None]
-    assert torch.equal(tcd.add_noise(sched, x0, noise, t), alpha * x0 + sigma * noise)
+    torch.testing.assert_close(tcd.add_noise(sched, x0, noise, t), alpha * x0 + sigma * noise, rtol=0, atol=1e-13)
     assert tcd.add_noise(sched, x0.half(), noise.half(), t).dtype == torch.float16
 
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
 
 
-@every_solver
 @every_schedule
-def test_the_exact_student_of_an_exact_teacher_has_no_loss(sched, solver):
-    """With predictions that make every first-order step exact, both branches land on the same point of the path."""
+def test_the_exact_student_of_an_exact_teacher_has_no_loss(sched):
+    """With predictions that make every DDIM step exact, both branches land on the same point of the path."""
     data = Gaussian(sched)
-    loss = tcd.tcd_loss(data.student, data.student, data.student, sched, *a_batch(sched, 64), solver=solver)
+    loss = tcd.tcd_loss(data.student, data.student, data.student, sched, *a_batch(sched, 64))
     assert loss < 1e-26  # the square of float64's rounding of states of order 1
 
 
-def test_what_is_left_of_an_exact_student_s_loss_is_the_teacher_s_error():
-    """One first-order teacher step errs by O(k^2), and the loss is its square: 16 times less for half of k."""
+@every_solver
+def test_what_is_left_of_an_exact_student_s_loss_is_the_teacher_s_error(solver):
+    """One teacher step of order p errs by O(k^(p + 1)), and the loss is its square: 16 times less for half of k at
+    first order, 64 times at second."""
     data, x0, noise = Gaussian(SD), *a_batch(SD, 64)[:2]
     n, m = torch.full((64,), 500.0, dtype=F64), torch.full((64,), 100.0, dtype=F64)
-    losses = [tcd.tcd_loss(data.student, data.student, data.x0, SD, x0, noise, n + k, n, m).item() for k in (20, 10, 5)]
+    losses = [
+        tcd.tcd_loss(data.student, data.student, data.x0, SD, x0, noise, n + k, n, m, solver=solver).item()
+        for k in (20, 10, 5)
+    ]
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(losses)]
-    assert orders == pytest.approx([4, 4], abs=0.15)  # the next order in k still shows at k = 20
+    assert orders == pytest.approx([2 * ORDER[solver] + 2] * 2, abs=0.15)  # the next order in k still shows at k = 20
 
 
 @every_schedule
@@ -141,7 +147,7 @@ def test_a_student_that_is_its_teacher_has_no_loss_where_m_is_n(sched):
 
 
 @every_tcf
-@every_solver
+@exact_for_constants
 @every_schedule
 def test_data_at_one_point_leaves_no_loss(sched, solver, tcf):
     """c = 0: the prediction is constant, and so every step of either order exact."""
@@ -151,7 +157,7 @@ def test_data_at_one_point_leaves_no_loss(sched, solver, tcf):
 
 
 @every_tcf
-@every_solver
+@exact_for_constants
 @every_schedule
 def test_a_self_consistent_student_is_its_own_teacher(sched, solver, tcf):
     """Eq. 18 over a spread of data: x / (alpha + q sigma) says the same clean data all along its own path."""
@@ -253,8 +259,192 @@ def test_the_loss_is_taken_in_float32_at_least(dtype, wanted):
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize("wrong", [{"tcf": "3"}, {"solver": "rk4"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"tcf": "3"}, {"solver": "rk4"}, {"distance": "l1"}], ids=str)
 def test_an_unknown_function_is_named(wrong):
     data = Gaussian(SD)
     with pytest.raises(ValueError, match=next(iter(wrong.values()))):
         tcd.tcd_loss(data.x0, data.x0, data.x0, SD, *a_batch(SD), **wrong)
+
+
+# --- several ends, weights, distances ---------------------------------------------------------------------------------
+
+
+@every_tcf
+def test_the_loss_over_several_ends_is_the_mean_of_theirs(tcf):
+    data, wrong = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD)
+    x0, noise, t, n, _ = a_batch(SD)
+    ends = (torch.tensor([0.0, 0.3, 1.0], dtype=F64) * n[:, None]).floor()
+    alone = [tcd.tcd_loss(wrong, data.x0, data.x0, SD, x0, noise, t, n, m, tcf) for m in ends.unbind(1)]
+    together = tcd.tcd_loss(wrong, data.x0, data.x0, SD, x0, noise, t, n, ends, tcf)
+    assert together.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("m", ["several", None])
+def test_several_ends_cost_tcf_1_no_evaluation_more(m):
+    data, seen = Gaussian(SD), []
+
+    def counted(x, t, s):
+        seen.append(t)
+        return data.x0(x, t)
+
+    x0, noise, t, n, m = a_batch(SD)[:4] + ((None,) if m is None else (torch.zeros(8, 5, dtype=F64),))
+    tcd.tcd_loss(counted, counted, data.x0, SD, x0, noise, t, n, m)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("sched", [*VP.values(), SCHEDULES["flow_shift_3"], SCHEDULES["exploding"]])
+def test_the_closed_form_over_all_ends_is_the_mean_over_each(sched):
+    """Value and gradient, against every m of every sample, one by one."""
+    data = Gaussian(sched)
+    net = Scaled(0.9)
+    x0, noise = a_batch(SD, 3)[:2]
+    n_index = torch.tensor([0.0, 7.0, 60.0], dtype=F64)
+    n, t = sched.time_at(n_index), sched.time_at(n_index + 20)
+
+    def student(x, t, s):
+        return net.factor * data.x0(x, t)
+
+    means = []
+    for i in range(3):
+        ends = sched.time_at(torch.arange(int(n_index[i]) + 1, dtype=F64))
+        one = slice(i, i + 1)
+        batch = x0[one], noise[one], t[one], n[one], ends[None]
+        means.append(tcd.tcd_loss(student, data.x0, data.x0, sched, *batch))
+    wanted = torch.stack(means).mean()
+    closed = tcd.tcd_loss(student, data.x0, data.x0, sched, x0, noise, t, n, None)
+    slopes = [torch.autograd.grad(loss, net.factor)[0].item() for loss in (closed, wanted)]
+    assert closed.item() == pytest.approx(wanted.item(), rel=1e-9)
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("other", [{"tcf": "2"}, {"distance": "huber"}], ids=str)
+def test_there_is_no_closed_form_for_others(other):
+    x0, noise, t, n, _ = a_batch(SD)
+    with pytest.raises(ValueError, match="closed form for tcf '1' and l2"):
+        tcd.tcd_loss(*[Gaussian(SD).x0] * 3, SD, x0, noise, t, n, None, **other)
+
+
+def test_weights_multiply_each_sample_s_loss():
+    data, wrong, batch = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD), a_batch(SD, 4)
+    parts = zip(*(part.split(1) for part in batch), strict=True)
+    alone = [tcd.tcd_loss(wrong, data.x0, data.x0, SD, *part).item() for part in parts]
+    weight = torch.tensor([0.0, 1.0, 2.0, 0.5])
+    found = tcd.tcd_loss(wrong, data.x0, data.x0, SD, *batch, weight=weight)
+    assert found.item() == pytest.approx((alone[1] + 2 * alone[2] + alone[3] / 2) / 4, rel=1e-12)
+    with pytest.raises(ValueError, match=r"weight must be \[4\], one for each sample, got shape \(3,\)"):
+        tcd.tcd_loss(wrong, data.x0, data.x0, SD, *batch, weight=weight[:3])
+
+
+def test_the_huber_distance_is_square_for_small_and_absolute_for_large_errors():
+    small, large = torch.tensor([[1e-5]], dtype=F64), torch.tensor([[10.0]], dtype=F64)
+    zero = torch.zeros(1, 1, dtype=F64)
+    assert distances(small, zero, "huber").item() == pytest.approx(1e-10 / 2e-3, rel=1e-3)
+    assert distances(large, zero, "huber").item() == pytest.approx(10 - 1e-3, rel=1e-6)
+
+
+# --- consistency, latent consistency, direct consistency --------------------------------------------------------------
+
+
+def test_consistency_is_trajectory_consistency_to_clean_data():
+    data, wrong = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD)
+    x0, noise, t, n, m = a_batch(SD)
+    found = tcd.cm_loss(wrong, data.x0, data.x0, SD, x0, noise, t, n, "heun")
+    wanted = tcd.tcd_loss(wrong, data.x0, data.x0, SD, x0, noise, t, n, torch.full_like(m, SD.clean), "1", "heun")
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
+
+
+def test_consistency_ends_at_the_teacher_s_own_clean_data():
+    """Where n is clean, the target is the teacher's step itself: f(x0, 0) = x0, whatever the network says there."""
+    data, x0, noise = Gaussian(SD), *a_batch(SD, 4)[:2]
+    t, n = (time[:1].expand(4) for time in (tcd.interval_times(SD, 50)[1:2], tcd.interval_times(SD, 50)[:1]))
+    x_t = tcd.add_noise(SD, x0, noise, t)
+    wanted = (2 * data.x0(x_t, t) - tcd.SOLVERS["ddim"](data.x0, SD, x_t, t, n)).square().mean()
+    for form in FORMS:
+        found = tcd.cm_loss(lambda x, t, s: 2 * data.x0(x, t), lambda x, t, s: x + 7, data.x0, SD, x0, noise, t, n)
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-9), form
+
+
+def test_lcm_s_scalings_are_diffusers_s():
+    scheduler = pytest.importorskip("diffusers").LCMScheduler()
+    for t in (0, 1, 19, 259, 999):
+        theirs = scheduler.get_scalings_for_boundary_condition_discrete(torch.tensor(float(t)))
+        assert [float(v) for v in scalings(SD, float(t))] == pytest.approx([float(v) for v in theirs], rel=1e-6)
+    assert [float(v) for v in scalings(SD, SD.clean)] == [1, 0]
+
+
+def test_the_lcm_loss_is_its_code_written_out():
+    data, wrong = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD)
+    x0, noise, t, n, _ = a_batch(SD)
+    x_t = tcd.add_noise(SD, x0, noise, t)
+    x_n = tcd.TCF["1"](data.x0, SD, x_t, t, n)
+    (skip_t, out_t), (skip_n, out_n) = (
+        (0.25 / ((10 * time) ** 2 + 0.25), 10 * time / ((10 * time) ** 2 + 0.25) ** 0.5)
+        for time in (t[:, None, None], n[:, None, None])
+    )
+    error = skip_t * x_t + out_t * wrong(x_t, t) - skip_n * x_n - out_n * data.x0(x_n, n)
+    wanted = ((error**2 + 1e-6) ** 0.5 - 1e-3).mean()
+    assert tcd.lcm_loss(wrong, data.x0, data.x0, SD, x0, noise, t, n).item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("solver", tcd.SOLVERS)
+def test_the_direct_loss_is_the_error_against_the_teacher_s_whole_path(solver):
+    data, wrong = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD)
+    x0, noise = a_batch(SD, 3)[:2]
+    times = tcd.interval_times(SD, 50).double()
+    i = torch.tensor([1, 7, 50])
+    total = 0.0
+    for j in range(3):
+        x = x_t = tcd.add_noise(SD, x0[j : j + 1], noise[j : j + 1], times[i[j]])
+        for k in range(int(i[j]), 0, -1):
+            x = tcd.SOLVERS[solver](data.x0, SD, x, times[k], times[k - 1])
+        total += (wrong(x_t, times[i[j]]) - x).square().mean().item() / 3
+    found = tcd.direct_cm_loss(wrong, data.x0, SD, x0, noise, times[i], 50, solver)
+    assert found.item() == pytest.approx(total, rel=1e-9)
+
+
+def test_the_exact_student_has_no_direct_loss_but_the_solver_s_error():
+    data, x0, noise = Gaussian(SD), *a_batch(SD, 16)[:2]
+
+    def exact(x, t, s):
+        return data.path(x, t, SD.clean)
+
+    losses = []
+    for intervals in (50, 100, 200):
+        t, _ = tcd.draw_interval(16, SD, 50, seeded())
+        losses.append(tcd.direct_cm_loss(exact, data.x0, SD, x0, noise, t, intervals).item())
+    assert [math.log2(a / b) for a, b in pairwise(losses)] == pytest.approx([2, 2], abs=0.3)
+
+
+def test_a_time_between_the_intervals_is_named():
+    x0, noise = a_batch(SD, 2)[:2]
+    with pytest.raises(ValueError, match=r"among the 50 intervals' ends, got \[500.0\]"):
+        tcd.direct_cm_loss(*[Gaussian(SD).x0] * 2, SD, x0, noise, torch.tensor([499.0, 500.0]), 50)
+
+
+LOSSES = {
+    **{
+        f"tcd {tcf}": lambda net, exact, batch, tcf=tcf: tcd.tcd_loss(net, net, exact, SD, *batch, tcf)
+        for tcf in tcd.TCF
+    },
+    "tcd closed": lambda net, exact, batch: tcd.tcd_loss(net, net, exact, SD, *batch[:4], None),
+    "tcd huber": lambda net, exact, batch: tcd.tcd_loss(net, net, exact, SD, *batch, distance="huber"),
+    "cm": lambda net, exact, batch: tcd.cm_loss(net, net, exact, SD, *batch[:4]),
+    "lcm": lambda net, exact, batch: tcd.lcm_loss(net, net, exact, SD, *batch[:4]),
+    "direct": lambda net, exact, batch: tcd.direct_cm_loss(net, exact, SD, *batch[:3], 1000),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_the_gradient_of_every_loss_is_its_slope(loss):
+    """gradcheck in float64, with the target held: it has no gradient, though the same weights make it."""
+    data, batch = Gaussian(SD), a_batch(SD, 2)
+
+    def of(factor):
+        held = factor.detach().clone()
+
+        def net(x, t, s):
+            return (factor if torch.is_grad_enabled() else 0 * held + 0.9) * data.x0(x, t)
+
+        return loss(net, data.x0, batch)
+
+    assert torch.autograd.gradcheck(of, torch.tensor(0.8, dtype=F64, requires_grad=True))

@@ -131,3 +131,72 @@ def test_guidance_hands_both_times_on():
     seen = []
     tcd.guided(*[lambda x, t, s: seen.append((t, s)) or x] * 2, w=1.0)(torch.randn(2, 3), 7.0, 3.0)
     assert seen == [(7.0, 3.0)] * 2
+
+
+@pytest.mark.parametrize("kind", TO_X0)
+@pytest.mark.parametrize("sched", SCHEDULES.values(), ids=SCHEDULES)
+def test_the_output_that_gives_a_prediction_gives_it(kind, sched):
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=F64) * sched.last
+    x, x0 = torch.randn(2, 3, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    output = tcd.output_from(x0, kind, sched, x, t)
+    # sigma / alpha reaches 14 at the end, as above
+    torch.testing.assert_close(tcd.as_x0(lambda x, t: output, sched, kind)(x, t), x0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", OUTPUT)
+def test_the_output_is_that_of_its_definition(kind):
+    sched = SCHEDULES["flow"]
+    data, t = Gaussian(sched), torch.tensor([0.1, 0.5, 0.9], dtype=F64)
+    x = data.draw(0.5, (3, 4))
+    torch.testing.assert_close(
+        tcd.output_from(data.x0(x, t), kind, sched, x, t), data.net(kind)(x, t), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("kind", ["eps", "v", "flow"])
+def test_clean_data_has_no_output_to_give(kind):
+    x = torch.randn(2, 3)
+    with pytest.raises(ValueError, match=f"clean data does not tell the {kind} of its noise"):
+        tcd.output_from(x, kind, tcd.RectifiedFlow(), x, 0.0)
+
+
+class Conditioned(nn.Module):
+    """Counts its calls, and says what its conditions are."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x, t, context, y=None):
+        self.calls += 1
+        return x * t[:, None] + context.mean(1)[:, None] + (0 if y is None else y)
+
+
+def test_one_batched_call_guides_as_two_do():
+    net, sched = Conditioned(), tcd.DiscreteVP.scaled_linear()
+    x, t, w = torch.randn(3, 4, dtype=F64), torch.tensor([999.0, 500.0, 7.0]), torch.tensor([0.0, 2.0, 14.0])
+    cond, uncond = {"context": torch.randn(3, 5, dtype=F64)}, {"context": torch.randn(1, 5, dtype=F64)}
+    one, two = (tcd.as_x0(lambda x, t, c=c: net(x, t, c["context"].expand(3, -1)), sched) for c in (cond, uncond))
+    wanted = tcd.guided(one, two, w)(x, t)
+    assert net.calls == 2
+    found = tcd.as_x0(tcd.guided_net(net, cond, uncond, w), sched)(x, t)
+    assert net.calls == 3
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)  # eps is divided by alpha, up to 15, times w
+
+
+def test_batched_guidance_hands_the_target_time_on():
+    seen = []
+
+    def net(x, t, s, context):
+        seen.append((t.tolist(), s.tolist()))
+        return x
+
+    condition = {"context": torch.ones(1, 1)}
+    predict = tcd.as_x0(tcd.guided_net(net, condition, condition, 2.0), tcd.DiscreteVP.scaled_linear(), "x0")
+    predict(torch.ones(1, 2), 7.0, 3.0)
+    assert seen == [([7.0, 7.0], [3.0, 3.0])]
+
+
+def test_conditions_of_other_names_are_refused():
+    with pytest.raises(ValueError, match=r"same names, got \['context', 'y'\] and \['context'\]"):
+        tcd.guided_net(Conditioned(), {"context": torch.ones(1), "y": torch.ones(1)}, {"context": torch.ones(1)}, 2.0)

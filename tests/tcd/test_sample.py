@@ -306,13 +306,18 @@ def test_nothing_of_the_caller_s_is_written_to(tcf):
         ({"times": torch.tensor([499.0, 499.0])}, r"times must decrease"),
         ({"times": torch.tensor([math.nan])}, r"times must decrease .* got \[nan\]"),
         ({"times": torch.tensor([])}, r"times must decrease .* got \[\]"),
+        ({"times": torch.tensor([1000.0, 5.0])}, r"times must be in \[-1, 999\], got 1000"),
+        ({"end": -2.0}, r"times must be in \[-1, 999\], got -2"),
+        ({"rule": "edm"}, "rule must be one of sss, ctm; got 'edm'"),
+        ({"x": torch.ones(3)}, r"x must be a float tensor \[B, C, ...\], got torch.float32 of shape \(3,\)"),
+        ({"x": torch.ones(1, 2).long()}, r"x must be a float tensor \[B, C, ...\], got torch.int64"),
     ],
     ids=str,
 )
 def test_bad_values_are_named_before_the_first_evaluation(wrong, message):
-    given = {"times": tcd.timesteps(SD, 4), **wrong}
+    given = {"x": torch.ones(1, 2), "times": tcd.timesteps(SD, 4), **wrong}
     with pytest.raises(ValueError, match=message):
-        tcd.sample(never, SD, torch.ones(1, 2), **given)
+        tcd.sample(never, SD, **given)
 
 
 @pytest.mark.parametrize(
@@ -321,17 +326,100 @@ def test_bad_values_are_named_before_the_first_evaluation(wrong, message):
         ({"gamma": 1.7}, r"gamma must be in \[0, 1\], got 1.7"),
         ({"gamma": [0.3, 0.3]}, "gamma must be one number"),
         ({"tcf": "3"}, "tcf must be one of"),
+        ({"noise": torch.ones(2, 2)}, r"noise must have the shape of x, \(1, 2\); got \(2, 2\)"),
+        ({"s": -3.0}, r"times must be in \[-1, 999\], got -3"),
     ],
     ids=str,
 )
 def test_a_single_step_names_bad_values_too(wrong, message):
     with pytest.raises(ValueError, match=message):
-        tcd.sss_step(never, SD, torch.ones(1, 2), 999.0, 759.0, **wrong)
+        tcd.sss_step(never, SD, torch.ones(1, 2), **{"t": 999.0, "s": 759.0, **wrong})
 
 
 def test_noise_that_is_needed_must_be_given():
     with pytest.raises(ValueError, match=r"gamma 0.3 adds noise: pass `noise` of the shape of x, \(1, 2\)"):
         tcd.sss_step(lambda x, *_: x, SD, torch.ones(1, 2), 999.0, 759.0, gamma=0.3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_a_prediction_that_is_not_finite_is_named_with_its_step(value):
+    x, seen = torch.ones(1, 2), []
+    steps = tcd.sample(lambda x, t, s: x * (value if t < 500 else 1), SD, x, tcd.timesteps(SD, 4), 0.0)
+    with pytest.raises(ValueError, match="step 2: the network's prediction at t = 499 is not finite"):
+        seen.extend(steps)
+    with pytest.raises(ValueError, match="step 2"):
+        list(tcd.sample(lambda x, t, s: x * (value if t < 500 else 1), SD, x, tcd.timesteps(SD, 4), 0.0))
+
+
+def test_a_prediction_of_another_shape_is_named():
+    with pytest.raises(ValueError, match=r"the prediction must have the shape of x, \(1, 2\); got \(1, 1\)"):
+        list(tcd.sample(lambda x, t, s: x[:, :1], SD, torch.ones(1, 2), tcd.timesteps(SD, 4)))
+
+
+# --- CTM's gamma-sampling ---------------------------------------------------------------------------------------------
+
+
+@every_schedule
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
+def test_gamma_sampling_adds_gamma_of_the_noise(sched, gamma):
+    """Kim et al. 2023, in exploding units: denoise to sqrt(1 - gamma^2) sigma, add gamma sigma of noise."""
+    t, s = times_of(sched)[:2]
+    one, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
+    (step,) = tcd.sample(lambda x, *_: x, sched, one, t[None], gamma, "1", seeded(), end=s, rule="ctm")
+    ratio = (sched.sigma(step.s_prime) / sched.alpha(step.s_prime)) / (sched.sigma(s) / sched.alpha(s))
+    assert ratio.item() == pytest.approx((1 - gamma**2) ** 0.5, abs=1e-6)
+    added = diffuse(sched, zero, step.s_prime, s, one) / sched.sigma(s)
+    assert added.item() == pytest.approx(gamma, abs=1e-6)
+
+
+@every_schedule
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
+def test_gamma_sampling_keeps_the_marginal(sched, gamma):
+    data, (t, s) = Gaussian(sched, 0.4, 0.7), times_of(sched)[1:3]
+    x = data.draw(t, (200_000, 1))
+    *_, last = tcd.sample(data.student, sched, x, t[None], gamma, "1", seeded(1), end=s, rule="ctm")
+    std = data.at(s, x)[2]
+    assert last.x_s.std().item() == pytest.approx(std.item(), rel=5e-3)  # thrice the standard error, as above
+
+
+@every_schedule
+def test_at_gamma_0_and_1_both_rules_are_one(sched):
+    data, times = Gaussian(sched), times_of(sched)
+    x = data.draw(times[0], (4, 2))
+    sss, ctm = (
+        [step.x_s for step in tcd.sample(data.x0, sched, x, times, 0.0, "1", seeded(3), rule=rule)]
+        for rule in ("sss", "ctm")
+    )
+    assert all(map(torch.equal, sss, ctm))
+
+
+# --- torch.compile ----------------------------------------------------------------------------------------------------
+
+
+def compiled(function):
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+STEPS = {**tcd.TCF, **tcd.SOLVERS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*STEPS, "sss"])
+@pytest.mark.parametrize(
+    "sched", [SD, SCHEDULES["flow"], SCHEDULES["exploding"]], ids=["discrete", "flow", "exploding"]
+)
+def test_every_step_function_is_one_graph(name, sched):
+    x, noise = torch.randn(2, 2, 4, generator=seeded())
+    t, s = torch.tensor([0.9, 0.8]) * sched.last, torch.tensor([0.5, 0.2]) * sched.last
+
+    def step(x, t, s):
+        predict = lambda x, t, s: 0.9 * x  # noqa: E731
+        if name == "sss":
+            return tcd.sss_step(predict, sched, x, t, s, 0.3, noise)
+        return STEPS[name](predict, sched, x, t, s)
+
+    torch.testing.assert_close(compiled(step)(x, t, s), step(x, t, s), rtol=0, atol=1e-5 * float(x.abs().max()))
 
 
 # --- the grid of times ------------------------------------------------------------------------------------------------
@@ -458,6 +546,52 @@ def test_the_dense_grid_is_the_reference_s_with_original_steps(scheduler, n):
     theirs = scheduler()
     theirs.set_timesteps(n, original_inference_steps=50)
     assert tcd.timesteps(SD, n, k=1).tolist() == theirs.timesteps.tolist()
+
+
+@given(
+    n=st.integers(1, 50),
+    gamma=st.floats(0, 1, width=32),
+    prediction_type=st.sampled_from(list(KIND)),
+    dtype=st.sampled_from([torch.float32, F64]),
+    strength=st.none() | st.floats(0.1, 1),
+    times=st.none() | st.lists(st.integers(0, 999), min_size=1, max_size=12, unique=True),
+)
+@settings(deadline=None, derandomize=True, database=None, max_examples=80)
+def test_all_that_the_reference_can_do_comes_out_alike(scheduler, n, gamma, prediction_type, dtype, strength, times):
+    data, theirs = Gaussian(SD), scheduler(prediction_type=prediction_type)
+    net = data.net(KIND[prediction_type])
+    if times is not None:
+        ours = torch.tensor(sorted(times, reverse=True), dtype=torch.float32)
+        theirs.set_timesteps(timesteps=sorted(times, reverse=True))
+    else:
+        strength = strength or 1.0
+        n = min(n, int(50 * strength))
+        ours = tcd.timesteps(SD, n, strength=strength)
+        theirs.set_timesteps(n, strength=strength)
+    assert ours.tolist() == theirs.timesteps.tolist()
+    if ours[-1] == 0:
+        return  # they stay at 0 for one step more; we refuse to go nowhere
+    x, generator = data.draw(ours[0], (2, 4, 4, 4)).to(dtype), seeded(7)
+    wanted = x
+    for t in theirs.timesteps:
+        wanted = theirs.step(net(wanted, t), t, wanted, eta=gamma, generator=generator, return_dict=False)[0]
+    *_, last = tcd.sample(tcd.as_x0(net, SD, KIND[prediction_type]), SD, x, ours, gamma, "1", seeded(7), end="t0")
+    torch.testing.assert_close(last.x_s, wanted.to(dtype), rtol=0, atol=1e-5)
+
+
+def test_strength_cuts_the_grid_to_its_lower_part():
+    assert tcd.timesteps(SD, 4, strength=0.5).tolist() == [499, 379, 259, 139]
+    for strength in (0.0, 1.2, math.nan):
+        with pytest.raises(ValueError, match=rf"strength must be in \(0, 1\], got {strength:g}"):
+            tcd.timesteps(SD, 4, strength=strength)
+    with pytest.raises(ValueError, match=r"n must be in \[1, 5\] on the lower 0.1 of a grid"):
+        tcd.timesteps(SD, 6, strength=0.1)
+
+
+def test_continuous_schedules_have_the_same_grid():
+    assert tcd.timesteps(tcd.RectifiedFlow(3.0), 4).tolist() == pytest.approx([1.0, 0.76, 0.5, 0.26], abs=1e-6)
+    exploding = tcd.VarianceExploding()
+    assert torch.equal(tcd.timesteps(exploding, 4), exploding.time_at(torch.tensor([999.0, 759.0, 499.0, 259.0])))
 
 
 def test_a_run_that_is_split_at_a_time_equals_the_whole_one():

@@ -165,6 +165,45 @@ def test_flow_s_prime_is_not_rounded(sched):
     assert sched.s_prime(0.5, 0.3).item() == pytest.approx(0.35, abs=1e-7)
 
 
+@every_schedule
+def test_training_steps_go_from_the_first_time_to_the_last(sched):
+    index = torch.arange(sched.steps, dtype=F64)
+    times = sched.time_at(index)
+    assert (times.diff() > 0).all()
+    assert times[[0, -1]].tolist() == pytest.approx([sched.first, sched.last], rel=1e-12)
+    torch.testing.assert_close(sched.index_of(times), index, rtol=0, atol=1e-9)
+
+
+def test_exploding_steps_are_karras_s():
+    """Eq. 5 of Karras et al. 2022, from the noisiest down."""
+    sched, i, n = tcd.VarianceExploding(), torch.arange(1000, dtype=F64), 1000
+    wanted = (80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(sched.time_at(i).flip(0), wanted, rtol=1e-12, atol=0)
+
+
+@every_schedule
+def test_rates_are_the_slopes_of_alpha_and_sigma(sched):
+    """What they add up to over many short ways is how far alpha and sigma go."""
+    times = torch.linspace(0.1, 0.9, 4001, dtype=F64) * sched.last
+    for rate, f in zip(sched.rates((times[1:] + times[:-1]) / 2), (sched.alpha, sched.sigma), strict=True):
+        gone = torch.cumsum(rate * times.diff(), 0)
+        # Each slope is one over a whole training step, so at the ends half a step more or less is counted
+        torch.testing.assert_close(gone, f(times[1:]) - f(times[0]), rtol=0, atol=2e-4 * sched.sigma(sched.last))
+
+
+@pytest.mark.parametrize("t", [-1.5, 999.5, math.nan])
+def test_times_outside_are_named(t):
+    with pytest.raises(ValueError, match=rf"times must be in \[-1, 999\], got {t:g}"):
+        SCHEDULES["scaled_linear"].check(torch.tensor([5.0, t]))
+
+
+def test_there_may_be_more_noise_than_an_exploding_schedule_was_trained_on():
+    sched = tcd.VarianceExploding(0.03, 14.5)
+    sched.check(20.0)
+    with pytest.raises(ValueError, match=r"times must be in \[0, inf\], got -1"):
+        sched.check(-1.0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -174,6 +213,9 @@ def test_flow_s_prime_is_not_rounded(sched):
         (lambda: tcd.DiscreteVP.from_betas(torch.zeros(2, 3)), r"\[N\], N >= 1, got shape \(2, 3\)"),
         (lambda: tcd.DiscreteVP.from_betas(torch.zeros(0)), r"\[N\], N >= 1, got shape \(0,\)"),
         (lambda: tcd.DiscreteVP.from_betas(torch.tensor([0.1]), True), r"\[N\], N >= 2, got shape \(1,\)"),
+        (lambda: tcd.VarianceExploding(0.0, 80.0), "sigma_min < sigma_max must be positive, got 0.0 and 80.0"),
+        (lambda: tcd.VarianceExploding(2.0, 1.0), "sigma_min < sigma_max must be positive, got 2.0 and 1.0"),
+        (lambda: tcd.VarianceExploding(rho=0.0), "rho must be positive, got 0.0"),
         (lambda: tcd.RectifiedFlow(shift=-2.0), "shift must be positive, got -2.0"),
         (lambda: tcd.RectifiedFlow(shift=math.nan), "shift must be positive, got nan"),
     ],

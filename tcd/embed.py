@@ -1,0 +1,59 @@
+"""The target time s as an input of the network, for TCF(S+) (eq. 24; appendix C.2)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoids(t: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding of times [B] as in DDPM (Ho et al. 2020), cosines first: [B, width], float32."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies
+    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, width % 2))
+
+
+class TargetTime(nn.Module):
+    """Embeds s [B] by sinusoids and a small MLP: [B, out], to be added to the network's embedding of t.
+
+    The last layer starts at zero, so that the student starts as its teacher. `scale` brings times to the range 0 ..
+    1000 that sinusoids are made for: 1 for discrete times, 1000 for flow.
+    """
+
+    def __init__(self, out: int, width: int = 320, scale: float = 1.0):
+        super().__init__()
+        self.width, self.scale = width, scale
+        self.mlp = nn.Sequential(nn.Linear(width, out), nn.SiLU(), nn.Linear(out, out))
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+
+    def forward(self, s: Tensor) -> Tensor:
+        return self.mlp(sinusoids(self.scale * s, self.width).to(self.mlp[0].weight))
+
+
+class TargetTimeNet(nn.Module):
+    """Makes net(x, t, ...) a network of TCF(S+), net(x, t, s, ...), without a change to the network itself.
+
+    The embedding of s is added to what the submodule `at` gives, the embedding of t: "time_embed" in Stable
+    Diffusion's and ComfyUI's UNets, "time_embedding" in diffusers'. Raises ValueError where there is no such module.
+    """
+
+    def __init__(self, net: nn.Module, embed: TargetTime, at: str = "time_embed"):
+        super().__init__()
+        modules = dict(net.named_modules())
+        if at not in modules:
+            raise ValueError(f"the network has no module {at!r} whose output embeds t")
+        self.net, self.embed = net, embed
+        self._s: Tensor | None = None
+        modules[at].register_forward_hook(self._add)
+
+    def _add(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor | None:
+        return None if self._s is None else out + self.embed(self._s).to(out)
+
+    def forward(self, x: Tensor, t: Tensor, s: Tensor, *args, **kwargs) -> Tensor:
+        self._s = s
+        try:
+            return self.net(x, t, *args, **kwargs)
+        finally:
+            self._s = None  # called without us, the network is as it was

@@ -1,0 +1,94 @@
+"""A LoRA file of any of the known tools, put on a network: its keys sorted by layer, all of them or none."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from . import peft
+from .adapter import Lora, adaptable, attach
+from .files import read
+from .kinds import layer_from
+from .names import find, index, is_peft, is_text_encoder, split
+from .parametrisations import length
+
+Parts = dict[str, Tensor]  # part -> tensor, as kohya and LyCORIS call the parts
+
+
+def by_module(state: Mapping[str, Tensor]) -> dict[str, Parts]:
+    """The tensors of a file by its own name of the module. Raises ValueError for keys of no LoRA, or for the same."""
+    found: dict[str, Parts] = {}
+    for key in sorted(state):
+        module, part = split(key)
+        if part in found.setdefault(module, {}):
+            raise ValueError(f"{key} is there twice, once with another spelling: one file, one adapter")
+        found[module][part] = state[key]
+    return found
+
+
+def with_alpha(modules: dict[str, Parts], state: Mapping[str, Tensor], settings: dict) -> dict[str, Parts]:
+    """`modules`, those that are PEFT's with the alpha of its settings."""
+    theirs = {split(key)[0] for key in state if is_peft(key)}
+    made = {}
+    for module, parts in modules.items():
+        made[module] = dict(parts)
+        if module in theirs and "alpha" not in parts and "lora_down.weight" in parts:
+            alpha = peft.alpha_of(settings, module, length(parts["lora_down.weight"], 0))
+            made[module]["alpha"] = torch.tensor(alpha, dtype=torch.float64)
+    return made
+
+
+def sort_modules(modules: Mapping[str, Parts], net: nn.Module) -> tuple[dict[str, str], tuple[str, ...]]:
+    """({layer of `net` -> module of the file}, modules of a text encoder).
+
+    Raises ValueError for a module that is neither, for two modules of one layer, and where no layer is adapted.
+    """
+    known = index([name for name, _ in net.named_modules()], adaptable(net))
+    found, skipped, strangers = dict[str, str](), [], []
+    for module in modules:
+        if (name := find(module, known)) is None:
+            (skipped if is_text_encoder(module) else strangers).append(module)
+        elif name in found:
+            raise ValueError(f"{found[name]} and {module} are the same layer of this network, {name}")
+        else:
+            found[name] = module
+    if strangers:
+        raise ValueError(f"{len(strangers)} of {len(modules)} modules are not in this network: {strangers[:3]}")
+    if not found:
+        raise ValueError(f"holds {'a text encoder alone' if skipped else 'no LoRA keys'}: nothing for this network")
+    return found, tuple(skipped)
+
+
+def assemble(state: Mapping[str, Tensor], settings: dict, net: nn.Module) -> Lora:
+    """The adapter of a file's tensors, on nothing yet. Raises ValueError unless every key fits `net`."""
+    modules = by_module(state)
+    found, skipped = sort_modules(modules, net)
+    modules, layers, adapter = with_alpha(modules, state, settings), adaptable(net), Lora()
+    for name, module in sorted(found.items()):
+        try:
+            adapter.add(name, layer_from(modules[module], layers[name]))
+        except ValueError as error:
+            raise ValueError(f"{module}: {error}") from error
+    adapter.skipped = skipped
+    return adapter
+
+
+def load(path: str | os.PathLike, net: nn.Module) -> Lora:
+    """Attach a LoRA file to `net`: of kohya, LyCORIS, PEFT or diffusers, told by its keys.
+
+    Modules go by the network's own names, and by diffusers' where `net` is a UNet of LDM's naming (ComfyUI's). A layer
+    is a LoRA, with or without a Tucker-decomposed kernel, a LoHa or a LoKr. PEFT's alpha is taken from the metadata, or
+    from `adapter_config.json` beside the file; without any alpha the scale is 1. A text encoder's modules are not
+    loaded: `skipped` of the adapter names them.
+
+    Raises FileNotFoundError, or ValueError unless every key of the file fits; `net` is then as it was.
+    """
+    state, metadata = read(path)
+    try:
+        settings = peft.settings(path, metadata) if any(map(is_peft, state)) else {}
+        adapter = assemble(state, settings, net)
+        attach(net, adapter)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return adapter
