@@ -49,7 +49,8 @@ class Options:
     skip_steps: int = option(20, "k: the teacher goes from t_{n+k} to t_n in one step")
     guidance_min: float = option(2.0, "smallest w of the guided teacher, (1 + w) cond - w uncond")
     guidance_max: float = option(14.0, "largest w")
-    tcf: str = option("1", "trajectory consistency function of the student", tuple(tcd.TCF))
+    tcf: str = option("1", "trajectory consistency function of the student", ("1", "2"))
+    ends: int = option(1, "end points m for each sample and step; 0: all of them, in closed form (TCF(1) only)")
     solver: str = option("ddim", "the teacher's solver", tuple(tcd.SOLVERS))
     uncond: str = option("empty_prompt", "the unconditional embedding", ("empty_prompt", "zeros"))
     training_comment: str = option("", "goes into the LoRA's metadata")
@@ -68,6 +69,7 @@ AT_LEAST = {
     "network_dim": 1,
     "network_alpha": 0,
     "skip_steps": 1,
+    "ends": 0,
     "guidance_min": 0,
 }
 
@@ -119,6 +121,8 @@ def check(options: Options) -> Options:
         raise ValueError(f"learning_rate must be positive, got {options.learning_rate}")
     if options.guidance_max < options.guidance_min:
         raise ValueError(f"guidance_max {options.guidance_max} is below guidance_min {options.guidance_min}")
+    if options.ends == 0 and options.tcf != "1":
+        raise ValueError(f"ends 0, all in closed form, is for tcf 1, got tcf {options.tcf}")
     for name, exists in (("pretrained_model_name_or_path", Path.is_file), ("train_data_dir", Path.is_dir)):
         value = getattr(options, name)
         if not value or not exists(Path(value)):

@@ -40,6 +40,7 @@ def metadata(models: host.Models, opts: options.Options, step: int) -> dict[str,
             "tcd.tcf": opts.tcf,
             "tcd.solver": opts.solver,
             "tcd.skip_steps": opts.skip_steps,
+            "tcd.ends": opts.ends,
             "tcd.guidance": [opts.guidance_min, opts.guidance_max],
             "tcd.uncond": opts.uncond,
         }

@@ -65,10 +65,13 @@ class Distillation:
         opts, batch = self.opts, self.opts.train_batch_size
         x0, context = dataset.draw(batch, generator)
         noise = torch.randn(x0.shape, generator=generator).to(x0)
-        t, n, m = (v.to(x0.device) for v in tcd.draw_times(batch, self.sched, opts.skip_steps, generator))
+        drawn = tcd.draw_times(batch, self.sched, opts.skip_steps, generator, max(1, opts.ends))
+        t, n, m = (v.to(x0.device) for v in drawn)
         w = opts.guidance_min + (opts.guidance_max - opts.guidance_min) * torch.rand(batch, generator=generator)
         student, teacher = self.predict(context), self.teacher(context, dataset.uncond, w)
-        return tcd.tcd_loss(student, student, teacher, self.sched, x0, noise, t, n, m, opts.tcf, opts.solver)
+        return tcd.tcd_loss(
+            student, student, teacher, self.sched, x0, noise, t, n, m if opts.ends else None, opts.tcf, opts.solver
+        )
 
 
 def learning_rate(step: int, opts: options.Options) -> float:

@@ -123,9 +123,10 @@ def test_the_range_of_guidance_must_not_be_reversed(paths):
         options.read([*paths, "--guidance_min=4", "--guidance_max=3"])
 
 
-def test_a_choice_outside_of_the_list_is_refused_from_a_file(paths, config):
-    with pytest.raises(ValueError, match=r"solver must be one of .*ddim.*; got 'magic'"):
-        options.read([*paths, *config("solver = 'magic'")])
+def test_all_ends_in_closed_form_are_of_tcf_1_alone(paths):
+    assert options.read([*paths, "--ends=0"]).ends == 0
+    with pytest.raises(ValueError, match="ends 0, all in closed form, is for tcf 1, got tcf 2"):
+        options.read([*paths, "--ends=0", "--tcf=2"])
 
 
 def test_a_choice_outside_of_the_list_is_refused_as_a_flag(paths, capsys):

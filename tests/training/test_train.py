@@ -95,6 +95,7 @@ def test_the_metadata_says_what_it_is(trained):
         "tcd.tcf": "1",
         "tcd.solver": "ddim",
         "tcd.skip_steps": "20",
+        "tcd.ends": "1",
         "tcd.guidance": "[2.0, 14.0]",
     }
     assert {key: metadata[key] for key in wanted} == wanted
@@ -168,6 +169,14 @@ def test_zeros_may_stand_for_no_prompt(pictures, tmp_path, trained):
     path = train.train(options_of(pictures, tmp_path, uncond="zeros", max_train_steps=2))
     assert content(path)[1]["tcd.uncond"] == "zeros"
     assert content(path)[0] != content(trained[0])[0]
+
+
+@pytest.mark.parametrize("other", [{"ends": 3}, {"ends": 0}, {"solver": "heun"}, {"tcf": "2"}], ids=str)
+def test_another_loss_makes_another_lora(pictures, tmp_path, trained, other):
+    made, _ = content(train.train(options_of(pictures, tmp_path, **other)))
+    before, _ = content(trained[0])
+    assert made.keys() == before.keys()
+    assert made != before
 
 
 @pytest.mark.parametrize("loader", ["demo.tiny:load", ""])
