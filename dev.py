@@ -5,6 +5,7 @@
     python3 dev.py ui       run that ComfyUI with this pack, to be opened in a browser
     python3 dev.py test     all tests; arguments go to pytest, such as: -k name
     python3 dev.py check    formatting, lint, types and the fast tests
+    python3 dev.py bench    time this pack against its peers, such as: tcd
 
 Only Python's standard library is used here, so nothing has to be installed before. COMFYUI_PATH names a ComfyUI of your
 own, which is only changed by a link in its custom_nodes; COMFYUI_PYTHON the interpreter that demo and ui run it with.
@@ -79,6 +80,10 @@ CHECKS = {
         "run `python3 dev.py test -k NAME` with a name from above",
     ),
 }
+
+
+# What `bench` can time -> the script that does.
+BENCHMARKS = {"tcd": "tests/bench/tcd_step.py"}
 
 
 class StepFailed(Exception):
@@ -311,6 +316,12 @@ def test(options: argparse.Namespace) -> int:
     return subprocess.run([python, "-m", "pytest", *options.pytest], cwd=ROOT, env=environment).returncode
 
 
+def bench(options: argparse.Namespace) -> int:
+    python, host = set_up(tools=True)
+    environment = {**os.environ, "COMFYUI_PATH": str(host), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([python, BENCHMARKS[options.what]], cwd=ROOT, env=environment).returncode
+
+
 def run_check(name: str, python: str, host: Path) -> bool:
     """Run one of CHECKS, then print all it said at once, as others run meanwhile. Returns whether it passed."""
     began = time.monotonic()
@@ -366,11 +377,16 @@ def ui_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=0, help="where to listen (default: any free port)")
 
 
+def bench_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=BENCHMARKS, help="what to time")
+
+
 # Command -> (what it does, how, its flags).
 COMMANDS = {
     "demo": ("make a picture with TCD inside a real ComfyUI", demo, demo_flags),
     "ui": ("run that ComfyUI with this pack, to be opened in a browser", ui, ui_flags),
     "test": ("all tests; arguments go to pytest, such as: -k name", test, lambda parser: None),
+    "bench": ("time this pack against its peers", bench, bench_flags),
     "check": ("formatting, lint, types and the fast tests", check, lambda parser: None),
 }
 

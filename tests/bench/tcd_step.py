@@ -1,0 +1,67 @@
+"""Time of one sampling step without its network, against diffusers' TCDScheduler: docs/benchmarks.md.
+
+    python3 dev.py bench tcd
+
+Both get the same constant eps for the same states [4, 4, 128, 128], float32, on the CPU, and draw their own noise. They
+take turns, so that whatever else the machine does falls on both; the medians and their ratio are printed.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import TCDScheduler
+
+import tcd
+
+SHAPE, STEPS, ROUNDS = (4, 4, 128, 128), 4, 200
+
+
+def ours(x: torch.Tensor, eps: torch.Tensor, gamma: float) -> Callable[[], torch.Tensor]:
+    sched = tcd.DiscreteVP.scaled_linear()
+    times, predict = tcd.timesteps(sched, STEPS), tcd.as_x0(lambda x, t: eps, sched)
+
+    def run() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        *_, last = tcd.sample(predict, sched, x, times, gamma, generator=generator, end="t0")
+        return last.x_s
+
+    return run
+
+
+def theirs(x: torch.Tensor, eps: torch.Tensor, gamma: float) -> Callable[[], torch.Tensor]:
+    scheduler = TCDScheduler()
+
+    def run() -> torch.Tensor:
+        state, generator = x, torch.Generator().manual_seed(0)
+        scheduler.set_timesteps(STEPS)
+        for t in scheduler.timesteps:
+            state = scheduler.step(eps, t, state, eta=gamma, generator=generator, return_dict=False)[0]
+        return state
+
+    return run
+
+
+def milliseconds(run: Callable[[], torch.Tensor]) -> float:
+    """Of one step."""
+    began = time.perf_counter()
+    run()
+    return (time.perf_counter() - began) * 1000 / STEPS
+
+
+@torch.no_grad()
+def main() -> None:
+    x, eps = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {ROUNDS} runs of {STEPS} steps")
+    print("| gamma | tcd, ms a step | diffusers, ms a step | ratio |\n| ---: | ---: | ---: | ---: |")
+    for gamma in (0.0, 0.3):
+        runs = [ours(x, eps, gamma), theirs(x, eps, gamma)]
+        torch.testing.assert_close(runs[0](), runs[1](), rtol=0, atol=1e-4)
+        pairs = [[milliseconds(run) for run in runs] for _ in range(ROUNDS)]
+        us, them = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f"| {gamma:g} | {us:.2f} | {them:.2f} | {statistics.median(a / b for a, b in pairs):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
