@@ -9,7 +9,8 @@ from .schedule import Schedule, Time
 
 def add_noise(sched: Schedule, x0: Tensor, noise: Tensor, t: Time) -> Tensor:
     """x_t = alpha_t x0 + sigma_t noise."""
-    return combine((sched.alpha(t), x0), (sched.sigma(t), noise))
+    alpha, sigma = sched.levels(t)
+    return combine((alpha, x0), (sigma, noise))
 
 
 def draw_times(

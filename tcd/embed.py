@@ -24,12 +24,13 @@ class TargetTime(nn.Module):
     def __init__(self, out: int, width: int = 320, scale: float = 1.0):
         super().__init__()
         self.width, self.scale = width, scale
-        self.mlp = nn.Sequential(nn.Linear(width, out), nn.SiLU(), nn.Linear(out, out))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        self.hidden, self.out = nn.Linear(width, out), nn.Linear(out, out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, s: Tensor) -> Tensor:
-        return self.mlp(sinusoids(self.scale * s, self.width).to(self.mlp[0].weight))
+        embedded = sinusoids(self.scale * s, self.width).to(self.hidden.weight)
+        return self.out(nn.functional.silu(self.hidden(embedded)))
 
 
 class TargetTimeNet(nn.Module):

@@ -13,9 +13,9 @@ Predict = Callable[..., Tensor]  # predict(x [B, C, ...], t, s) -> x0 [B, C, ...
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A 0-dim or [B] coefficient, shaped and placed to multiply x [B, C, ...] in float32 at least."""
-    dtype = torch.promote_types(torch.promote_types(x.dtype, torch.float32), coefficient.dtype)
-    return coefficient.to(x.device, dtype).reshape(-1, *[1] * (x.ndim - 1))
+    """A coefficient, 0-dim or [B], shaped and placed to multiply x [B, C, ...]."""
+    coefficient = coefficient.to(x.device)
+    return coefficient.reshape(-1, *[1] * (x.ndim - 1)) if coefficient.ndim else coefficient
 
 
 # kind -> (factor of x, factor of the network's output) that give x0, from alpha and sigma of the schedule
@@ -30,9 +30,10 @@ TO_X0: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
     """a x + b y + ... of terms (coefficient [] or [B], state [B, C, ...]), in float32 at least; dtype of the first."""
     (a, x), *rest = terms
-    total = expand(a, x) * x
+    dtype = torch.promote_types(torch.promote_types(x.dtype, a.dtype), torch.float32)
+    total = expand(a, x).to(dtype) * x.to(dtype)
     for b, y in rest:
-        total.addcmul_(expand(b, y).to(total.dtype), y.to(total.dtype))
+        total.addcmul_(expand(b, y).to(dtype), y.to(dtype))
     return total.to(x.dtype)
 
 
@@ -50,7 +51,7 @@ def x0_from(output: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
     x0 = x - sigma v. Where alpha is 0, eps says nothing about x0: ValueError.
     """
     factors = choose(TO_X0, "kind", kind)
-    alpha, sigma = sched.alpha(t), sched.sigma(t)
+    alpha, sigma = sched.levels(t)
     if kind == "eps" and bool((alpha == 0).any()):
         raise ValueError("an eps-prediction says nothing about x0 where alpha is 0 (zero terminal SNR): use kind='v'")
     of_x, of_output = factors(alpha, sigma)
@@ -62,7 +63,7 @@ def output_from(x0: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
 
     Raises ValueError where nothing follows: for eps, v and flow where sigma is 0.
     """
-    of_x, of_output = choose(TO_X0, "kind", kind)(sched.alpha(t), sched.sigma(t))
+    of_x, of_output = choose(TO_X0, "kind", kind)(*sched.levels(t))
     if bool((of_output == 0).any()):
         raise ValueError(f"clean data does not tell the {kind} of its noise: sigma is 0 at t = {t}")
     return combine((-of_x / of_output, x), (1 / of_output, x0))
@@ -102,7 +103,8 @@ def as_x0(net: Callable, sched: Schedule, kind: str = "eps") -> Predict:
 
 def extrapolate(cond: Tensor, uncond: Tensor, w: float | Tensor) -> Tensor:
     """Classifier-free guidance: (1 + w) cond - w uncond, in the dtype of cond; w is a number or [B]."""
-    return torch.addcmul(cond, expand(torch.as_tensor(w), cond), cond - uncond).to(cond.dtype)
+    w = torch.as_tensor(w)
+    return combine((1 + w, cond), (-w, uncond))
 
 
 def guided(cond: Predict, uncond: Predict, w: float | Tensor) -> Predict:
@@ -138,7 +140,8 @@ def guided_net(net: Callable, cond: dict[str, Tensor], uncond: dict[str, Tensor]
             for name in cond
         }
         twice = (torch.cat([part, part]) for part in (x, *times))
-        return extrapolate(*net(*twice, **pair).chunk(2), w)
+        positive, negative = net(*twice, **pair).chunk(2)
+        return extrapolate(positive, negative, w)
 
     if takes_target_time(net, cond):
         return lambda x, t, s: both(x, t, s)

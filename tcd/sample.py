@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -73,8 +73,8 @@ def ctm_s_prime(sched: Schedule, s: Time, gamma: float) -> Tensor:
 
     The noise then added is gamma of sigma / alpha at s. For comparison with s' = (1 - gamma) s.
     """
-    if gamma in (0, 1):
-        return as_time(s) if gamma == 0 else torch.full_like(as_time(s), sched.clean)
+    if gamma == 1:
+        return torch.full_like(as_time(s), sched.clean)
     return sched.time_of(sched.lam(s) - math.log1p(-(gamma**2)) / 2)
 
 
@@ -91,8 +91,9 @@ def diffuse(sched: Schedule, x: Tensor, s_prime: Time, s: Time, noise: Tensor) -
 
     For a variance-preserving schedule the root is the paper's sqrt(1 - alpha_s^2 / alpha_s'^2).
     """
-    ratio = sched.alpha(s) / sched.alpha(s_prime)
-    std = (sched.sigma(s).square() - (ratio * sched.sigma(s_prime)).square()).clamp(min=0).sqrt()
+    (alpha_s, sigma_s), (alpha_s_prime, sigma_s_prime) = sched.levels(s), sched.levels(s_prime)
+    ratio = alpha_s / alpha_s_prime
+    std = (sigma_s.square() - (ratio * sigma_s_prime).square()).clamp(min=0).sqrt()
     return combine((ratio, x), (std, noise.to(x.device)))
 
 
@@ -114,10 +115,11 @@ def take_step(
     draw: Callable[[], Tensor],
     tcf: str = "1",
     rule: str = "sss",
+    i: int = 0,
 ) -> Step:
     """Denoise from t to s' by the TCF, then diffuse up to s; `draw` is called only where gamma adds noise."""
     t, s = as_time(t), as_time(s)
-    s_prime = RULES[rule](sched, s, gamma)
+    s_prime = s if gamma == 0 else RULES[rule](sched, s, gamma)
     seen: list[Tensor] = []
 
     def watched(x: Tensor, t: Time, s: Time | None = None) -> Tensor:
@@ -127,7 +129,7 @@ def take_step(
 
     x_s_prime = TCF[tcf](watched, sched, x, t, s_prime)
     x_s = x_s_prime if gamma == 0 else diffuse(sched, x_s_prime, s_prime, s, draw())
-    return Step(0, t, s_prime, s, x, seen[-1], x_s_prime, x_s)
+    return Step(i, t, s_prime, s, x, seen[-1], x_s_prime, x_s)
 
 
 def sss_step(
@@ -155,10 +157,10 @@ def sss_step(
     if noise is None:
         if gamma > 0 and bool((as_time(s) > sched.clean).any()):
             raise ValueError(f"gamma {gamma:g} adds noise: pass `noise` of the shape of x, {tuple(x.shape)}")
-        gamma = 0.0  # clean data takes no noise
-    else:
-        check_state("noise", noise, x)
-    return take_step(predict, sched, x, t, s, gamma, lambda: noise, tcf).x_s
+        gamma, noise = 0.0, x  # which nobody looks at
+    check_state("noise", noise, x)
+    given = noise
+    return take_step(predict, sched, x, t, s, gamma, lambda: given, tcf).x_s
 
 
 def sample(
@@ -196,7 +198,7 @@ def sample(
 
     def steps(x: Tensor) -> Iterator[Step]:
         for i, (t, s) in enumerate(zip(times, targets, strict=True)):
-            step = replace(take_step(predict, sched, x, t, s, gammas[i], draw, tcf, rule), i=i)
+            step = take_step(predict, sched, x, t, s, gammas[i], draw, tcf, rule, i)
             check_finite(step)
             yield step
             x = step.x_s

@@ -8,8 +8,9 @@ at least.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -38,6 +39,10 @@ class Schedule(ABC):
     @abstractmethod
     def sigma(self, t: Time) -> Tensor:
         """Standard deviation of the noise at time t, shape of t."""
+
+    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
+        """(alpha(t), sigma(t))."""
+        return self.alpha(t), self.sigma(t)
 
     @abstractmethod
     def time_of(self, lam: Time) -> Tensor:
@@ -168,13 +173,26 @@ class DiscreteVP(Schedule):
     def index_of(self, t: Time) -> Tensor:
         return as_time(t)
 
-    def alpha(self, t: Time) -> Tensor:
+    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
+        t = as_time(t)
+        if t.ndim or t.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._look_up(t)
+        return self._known_levels(float(t), t.dtype)
+
+    def _look_up(self, t: Tensor) -> tuple[Tensor, Tensor]:
         t, alpha_bar = self._alpha_bar(t)
-        return alpha_bar.sqrt().to(t)
+        return alpha_bar.sqrt().to(t), (1 - alpha_bar).sqrt().to(t)
+
+    @cached_property
+    def _known_levels(self) -> Callable[[float, torch.dtype], tuple[Tensor, Tensor]]:
+        """Sampling asks for the same few times again and again; a dozen operations on one number take their time."""
+        return lru_cache(maxsize=self.steps)(lambda t, dtype: self._look_up(torch.tensor(t, dtype=dtype)))
+
+    def alpha(self, t: Time) -> Tensor:
+        return self.levels(t)[0]
 
     def sigma(self, t: Time) -> Tensor:
-        t, alpha_bar = self._alpha_bar(t)
-        return (1 - alpha_bar).sqrt().to(t)
+        return self.levels(t)[1]
 
     def lam(self, t: Time) -> Tensor:
         t, alpha_bar = self._alpha_bar(t)

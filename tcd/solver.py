@@ -77,8 +77,9 @@ def solve(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time, steps:
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    t, s = torch.broadcast_tensors(as_time(t), as_time(s))
-    t, s = (time.to(torch.promote_types(t.dtype, s.dtype)) for time in (t, s))
-    parts = torch.linspace(0, 1, steps + 1, dtype=t.dtype, device=t.device)[1:-1]
-    path = [sched.time_at(torch.lerp(sched.index_of(t), sched.index_of(s), part)) for part in parts]
-    return follow(predict, sched, x, torch.stack([t, *path, s]), solver)
+    first, last = torch.broadcast_tensors(as_time(t), as_time(s))
+    dtype = torch.promote_types(first.dtype, last.dtype)
+    first, last = first.to(dtype), last.to(dtype)
+    parts = torch.linspace(0, 1, steps + 1, dtype=dtype, device=first.device)[1:-1]
+    between = [sched.time_at(torch.lerp(sched.index_of(first), sched.index_of(last), part)) for part in parts]
+    return follow(predict, sched, x, torch.stack([first, *between, last]), solver)

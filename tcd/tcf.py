@@ -16,9 +16,9 @@ def transfer(sched: Schedule, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tensor
 
     x and x0 are [B, C, ...], t and s 0-dim or [B]. s = t gives x back (eq. 27); clean s gives x0.
     """
-    sigma_t, sigma_s = sched.sigma(t), sched.sigma(s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = sched.levels(t), sched.levels(s)
     r = torch.where(sigma_t > 0, sigma_s / sigma_t, torch.ones_like(sigma_t))
-    return combine((r, x), (sched.alpha(s) - sched.alpha(t) * r, x0))
+    return combine((r, x), (alpha_s - alpha_t * r, x0))
 
 
 def tcf1(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time) -> Tensor:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from diffusers import TCDScheduler
+from diffusers.schedulers.scheduling_tcd import TCDScheduler
 
 import tcd
 
@@ -24,8 +24,10 @@ def ours(x: torch.Tensor, eps: torch.Tensor, gamma: float) -> Callable[[], torch
 
     def run() -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        *_, last = tcd.sample(predict, sched, x, times, gamma, generator=generator, end="t0")
-        return last.x_s
+        state = x
+        for step in tcd.sample(predict, sched, x, times, gamma, generator=generator, end="t0"):
+            state = step.x_s
+        return state
 
     return run
 
@@ -37,7 +39,7 @@ def theirs(x: torch.Tensor, eps: torch.Tensor, gamma: float) -> Callable[[], tor
         state, generator = x, torch.Generator().manual_seed(0)
         scheduler.set_timesteps(STEPS)
         for t in scheduler.timesteps:
-            state = scheduler.step(eps, t, state, eta=gamma, generator=generator, return_dict=False)[0]
+            state = scheduler.step(eps, int(t), state, eta=gamma, generator=generator, return_dict=False)[0]
         return state
 
     return run

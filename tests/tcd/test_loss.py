@@ -36,6 +36,10 @@ def a_batch(
     return x0, noise, t, n, m
 
 
+def never(*_) -> Tensor:
+    raise AssertionError("the prediction was evaluated")
+
+
 class Scaled(nn.Module):
     """A network with one parameter: an eps-prediction that is off by a factor."""
 
@@ -279,7 +283,7 @@ def test_the_loss_over_several_ends_is_the_mean_of_theirs(tcf):
     assert together.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("m", ["several", None])
+@pytest.mark.parametrize("m", [torch.zeros(8, 5, dtype=F64), None], ids=["several", "all"])
 def test_several_ends_cost_tcf_1_no_evaluation_more(m):
     data, seen = Gaussian(SD), []
 
@@ -287,7 +291,7 @@ def test_several_ends_cost_tcf_1_no_evaluation_more(m):
         seen.append(t)
         return data.x0(x, t)
 
-    x0, noise, t, n, m = a_batch(SD)[:4] + ((None,) if m is None else (torch.zeros(8, 5, dtype=F64),))
+    x0, noise, t, n, _ = a_batch(SD)
     tcd.tcd_loss(counted, counted, data.x0, SD, x0, noise, t, n, m)
     assert len(seen) == 2
 
@@ -321,7 +325,7 @@ def test_the_closed_form_over_all_ends_is_the_mean_over_each(sched):
 def test_there_is_no_closed_form_for_others(other):
     x0, noise, t, n, _ = a_batch(SD)
     with pytest.raises(ValueError, match="closed form for tcf '1' and l2"):
-        tcd.tcd_loss(*[Gaussian(SD).x0] * 3, SD, x0, noise, t, n, None, **other)
+        tcd.tcd_loss(never, never, never, SD, x0, noise, t, n, None, **other)
 
 
 def test_weights_multiply_each_sample_s_loss():
@@ -418,19 +422,22 @@ def test_the_exact_student_has_no_direct_loss_but_the_solver_s_error():
 def test_a_time_between_the_intervals_is_named():
     x0, noise = a_batch(SD, 2)[:2]
     with pytest.raises(ValueError, match=r"among the 50 intervals' ends, got \[500.0\]"):
-        tcd.direct_cm_loss(*[Gaussian(SD).x0] * 2, SD, x0, noise, torch.tensor([499.0, 500.0]), 50)
+        tcd.direct_cm_loss(never, never, SD, x0, noise, torch.tensor([499.0, 500.0]), 50)
+
+
+def tcd_by(tcf: str):
+    return lambda net, exact, x0, noise, t, n, m: tcd.tcd_loss(net, net, exact, SD, x0, noise, t, n, m, tcf)
 
 
 LOSSES = {
-    **{
-        f"tcd {tcf}": lambda net, exact, batch, tcf=tcf: tcd.tcd_loss(net, net, exact, SD, *batch, tcf)
-        for tcf in tcd.TCF
-    },
-    "tcd closed": lambda net, exact, batch: tcd.tcd_loss(net, net, exact, SD, *batch[:4], None),
-    "tcd huber": lambda net, exact, batch: tcd.tcd_loss(net, net, exact, SD, *batch, distance="huber"),
-    "cm": lambda net, exact, batch: tcd.cm_loss(net, net, exact, SD, *batch[:4]),
-    "lcm": lambda net, exact, batch: tcd.lcm_loss(net, net, exact, SD, *batch[:4]),
-    "direct": lambda net, exact, batch: tcd.direct_cm_loss(net, exact, SD, *batch[:3], 1000),
+    **{f"tcd {tcf}": tcd_by(tcf) for tcf in tcd.TCF},
+    "closed": lambda net, exact, x0, noise, t, n, m: tcd.tcd_loss(net, net, exact, SD, x0, noise, t, n, None),
+    "huber": lambda net, exact, x0, noise, t, n, m: tcd.tcd_loss(
+        net, net, exact, SD, x0, noise, t, n, m, distance="huber"
+    ),
+    "cm": lambda net, exact, x0, noise, t, n, m: tcd.cm_loss(net, net, exact, SD, x0, noise, t, n),
+    "lcm": lambda net, exact, x0, noise, t, n, m: tcd.lcm_loss(net, net, exact, SD, x0, noise, t, n),
+    "direct": lambda net, exact, x0, noise, t, n, m: tcd.direct_cm_loss(net, exact, SD, x0, noise, t, 1000),
 }
 
 
@@ -445,6 +452,6 @@ def test_the_gradient_of_every_loss_is_its_slope(loss):
         def net(x, t, s):
             return (factor if torch.is_grad_enabled() else 0 * held + 0.9) * data.x0(x, t)
 
-        return loss(net, data.x0, batch)
+        return loss(net, data.x0, *batch)
 
     assert torch.autograd.gradcheck(of, torch.tensor(0.8, dtype=F64, requires_grad=True))
