@@ -123,13 +123,13 @@ def take_step(
     seen: list[Tensor] = []
 
     def watched(x: Tensor, t: Time, s: Time | None = None) -> Tensor:
-        seen.append(predict(x, t, s))
-        check_state("the prediction", seen[-1], x)
-        return seen[-1]
+        seen[:] = [predict(x, t, s)]
+        check_state("the prediction", seen[0], x)
+        return seen[0]
 
     x_s_prime = TCF[tcf](watched, sched, x, t, s_prime)
     x_s = x_s_prime if gamma == 0 else diffuse(sched, x_s_prime, s_prime, s, draw())
-    return Step(i, t, s_prime, s, x, seen[-1], x_s_prime, x_s)
+    return Step(i, t, s_prime, s, x, seen[0], x_s_prime, x_s)
 
 
 def sss_step(

@@ -9,7 +9,7 @@ at least.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import torch
@@ -67,17 +67,17 @@ class Schedule(ABC):
     def time_at(self, index: Time) -> Tensor:
         """The time of a training step: `first` at index 0, `last` at index N - 1, evenly between."""
         index = as_time(index)
-        return (self.first + index.double() * ((self.last - self.first) / (self.steps - 1))).to(index)
+        return (self.first + index.cpu().double() * ((self.last - self.first) / (self.steps - 1))).to(index)
 
     def index_of(self, t: Time) -> Tensor:
         """The inverse of `time_at`: where t is among the training steps 0 .. N - 1, between two of them a fraction."""
         t = as_time(t)
-        return ((t.double() - self.first) * ((self.steps - 1) / (self.last - self.first))).to(t)
+        return ((t.cpu().double() - self.first) * ((self.steps - 1) / (self.last - self.first))).to(t)
 
     def rates(self, t: Time) -> tuple[Tensor, Tensor]:
         """(d alpha / dt, d sigma / dt), by differences over one training step around t."""
         t = as_time(t)
-        half, exact = (self.time_at(1.0) - self.time_at(0.0)).item() / 2, t.double()
+        half, exact = (self.time_at(1.0) - self.time_at(0.0)).item() / 2, t.cpu().double()
         low, high = (exact - half).clamp(min=self.clean), (exact + half).clamp(max=self.last)
         alpha, sigma = ((f(high) - f(low)) / (high - low) for f in (self.alpha, self.sigma))
         return alpha.to(t), sigma.to(t)
@@ -100,6 +100,7 @@ class DiscreteVP(Schedule):
     """
 
     alpha_bar: Tensor  # [N], float64, decreasing
+    _table: Tensor = field(init=False, repr=False)  # the same from t = -1 on
 
     clean = -1.0
     first = 0.0
@@ -112,10 +113,8 @@ class DiscreteVP(Schedule):
     def last(self) -> float:
         return float(self.steps - 1)
 
-    @cached_property
-    def _table(self) -> Tensor:
-        """alpha_bar at t = -1, 0, ..., N - 1."""
-        return torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_table", torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar]))
 
     @classmethod
     def from_betas(cls, betas: Tensor, zero_terminal_snr: bool = False) -> "DiscreteVP":
@@ -295,9 +294,9 @@ class VarianceExploding(Schedule):
     def time_at(self, index: Time) -> Tensor:
         index = as_time(index)
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        return ((low + index.double() * ((high - low) / (self.steps - 1))) ** self.rho).to(index)
+        return ((low + index.cpu().double() * ((high - low) / (self.steps - 1))) ** self.rho).to(index)
 
     def index_of(self, t: Time) -> Tensor:
         t = as_time(t)
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        return ((t.double() ** (1 / self.rho) - low) * ((self.steps - 1) / (high - low))).to(t)
+        return ((t.cpu().double() ** (1 / self.rho) - low) * ((self.steps - 1) / (high - low))).to(t)

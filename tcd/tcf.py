@@ -48,10 +48,13 @@ def tcf2(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time, r: floa
     """
     if not 0 < r < 1:
         raise ValueError(f"r must be in (0, 1), got {r:g}")
-    u, late = between(sched, t, s, r), x.new_tensor(1 / (2 * r), dtype=torch.float64)
+    u = between(sched, t, s, r)
     at_t = predict(x, t, u)
-    at_u = predict(transfer(sched, x, at_t, t, u), u, s)
-    return transfer(sched, x, combine((1 - late, at_t), (late, at_u)), t, s)
+    x0 = predict(transfer(sched, x, at_t, t, u), u, s)
+    if r != 0.5:
+        late = torch.tensor(1 / (2 * r), dtype=torch.float64)
+        x0 = combine((1 - late, at_t), (late, x0))
+    return transfer(sched, x, x0, t, s)
 
 
 # TCF(S+), eq. 24: the same step, with a network that knows s, predict(x, t, s), and so may be exact at any distance.

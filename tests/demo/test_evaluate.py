@@ -15,14 +15,20 @@ def pictures(count: int) -> torch.Tensor:
 
 def test_every_picture_finds_itself():
     real = pictures(12)
-    assert evaluate.retrieval(real, real, torch.arange(12)) == 1.0
+    assert evaluate.retrieval(real, real, torch.arange(12), torch.arange(12)) == 1.0
 
 
-def test_a_picture_of_another_caption_counts_only_among_the_nearest():
+def test_a_picture_of_another_emoji_counts_only_among_the_nearest():
     real = pictures(12)
     wrong = torch.arange(12).roll(1)
-    assert evaluate.retrieval(real, real, wrong, among=1) == 0.0
-    assert evaluate.retrieval(real, real, wrong, among=12) == 1.0
+    assert evaluate.retrieval(real, real, torch.arange(12), wrong, among=1) == 0.0
+    assert evaluate.retrieval(real, real, torch.arange(12), wrong, among=12) == 1.0
+
+
+def test_an_emoji_is_as_near_as_its_nearest_view_and_counts_once():
+    real = pictures(4)
+    views, emoji = torch.cat([real, 1 - real]), torch.tensor([0, 1, 2, 3, 3, 0, 1, 2])
+    assert evaluate.retrieval(1 - real, views, emoji, torch.tensor([3, 0, 1, 2]), among=1) == 1.0
 
 
 def test_prompts_are_spread_evenly_from_first_to_last():

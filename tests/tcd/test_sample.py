@@ -422,6 +422,30 @@ def test_every_step_function_is_one_graph(name, sched):
     torch.testing.assert_close(compiled(step)(x, t, s), step(x, t, s), rtol=0, atol=1e-5 * float(x.abs().max()))
 
 
+def peak_bytes(run) -> int:
+    """The most memory that was allocated at once while `run` ran, as torch's profiler saw it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = run()
+    now = most = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    del kept
+    return most
+
+
+@every_tcf
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_a_step_needs_no_more_than_two_states_above_those_that_it_gives(gamma, tcf):
+    x = torch.randn(4, 4, 64, 64, generator=seeded())
+    predict = tcd.as_x0(lambda x, t: x, SD)
+    steps = tcd.sample(predict, SD, x, tcd.timesteps(SD, 4), gamma, tcf, seeded())
+    next(steps)  # what is looked up once is there
+    given = 3 if gamma else 2  # x0 and x_s, and x_s_prime where it is not x_s
+    assert peak_bytes(lambda: next(steps)) <= (given + 2) * x.numel() * 4 + 10_000  # and some times and coefficients
+
+
 # --- the grid of times ------------------------------------------------------------------------------------------------
 
 
