@@ -2,16 +2,23 @@
 
     python -m demo.dataset            # writes demo/data/1_emoji/*.png + *.txt and demo/data/SOURCES.json
 
+Every emoji is there VIEWS times: once upright, then turned, shrunk and moved a little. With one picture for a caption,
+a good model is a look-up table: its first guess is the picture, and there is no trajectory to distil. The views give
+every caption a distribution.
+
 Flags, skin-tone variants and emoji without a picture are left out. The pictures come through the npm client, so
 that its own registry settings hold; they are fetched, never committed.
 """
 
 import argparse
 import json
+import math
+import random
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -20,6 +27,7 @@ from tqdm import tqdm
 PICTURES = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES = "unicode-emoji-json@0.9.0"
 SIZE = 128
+VIEWS = 8
 FOLDER = Path(__file__).parent / "data"
 PUNCTUATION = str.maketrans({chr(0x2019): "'", chr(0x201C): '"', chr(0x201D): '"', chr(0xF1): "n"})
 
@@ -49,10 +57,34 @@ def captions(names: Path) -> dict[str, str]:
 
 
 def on_white(picture: Path) -> Image.Image:
-    """Read one picture with alpha and lay it on white at SIZE x SIZE."""
+    """Read one picture with alpha and lay it on white."""
     image = Image.open(picture).convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def turned(image: Image.Image, draw: random.Random) -> Image.Image:
+    """Turned by at most 6 degrees, shrunk by at most 12 percent, a little slanted, and moved within the room so won."""
+    angle, scale = math.radians(draw.uniform(-6, 6)), draw.uniform(0.88, 1)
+    slant, room = draw.uniform(-0.05, 0.05), (1 - scale) / 2
+    right, down = (draw.uniform(-room, room) * side for side in image.size)
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    rows = ((cos, sin + slant * cos), (-sin, cos - slant * sin))  # from the new pixel, about the middle, to the old one
+    x, y = (side / 2 for side in image.size)
+    affine = [
+        part
+        for (a, b), old in zip(rows, (x, y), strict=True)
+        for part in (a, b, old - a * (x + right) - b * (y + down))
+    ]
+    return image.transform(image.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC, fillcolor="white")
+
+
+def views(code: str, picture: Path) -> Iterator[tuple[str, Image.Image]]:
+    """(file name, SIZE x SIZE picture): the upright one, named by the code alone, then the turned, always the same."""
+    image, draw = on_white(picture), random.Random(code)
+    for i in range(VIEWS):
+        view = turned(image, draw) if i else image
+        yield f"{code}_{i}" if i else code, view.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
 def make(folder: Path = FOLDER) -> int:
@@ -63,9 +95,10 @@ def make(folder: Path = FOLDER) -> int:
         staged = Path(scratch, "1_emoji")
         staged.mkdir()
         pairs = [(code, text) for code, text in captions(names).items() if (pictures / f"assets/{code}.webp").exists()]
-        for code, text in tqdm(pairs, desc="emoji", unit="picture"):
-            on_white(pictures / f"assets/{code}.webp").save(staged / f"{code}.png")
-            (staged / f"{code}.txt").write_text(text + "\n", encoding="utf-8")
+        for code, text in tqdm(pairs, desc="emoji", unit="emoji"):
+            for name, view in views(code, pictures / f"assets/{code}.webp"):
+                view.save(staged / f"{name}.png")
+                (staged / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
         licences = {
             package: json.loads((place / "package.json").read_text(encoding="utf-8"))["license"]
             for package, place in ((PICTURES, pictures), (NAMES, names))
@@ -73,9 +106,9 @@ def make(folder: Path = FOLDER) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         shutil.copytree(staged, folder / "1_emoji")
-    sources = {"packages": licences, "pictures": len(pairs), "size": SIZE}
+    sources = {"packages": licences, "emoji": len(pairs), "views": VIEWS, "size": SIZE}
     (folder / "SOURCES.json").write_text(json.dumps(sources, indent=2) + "\n", encoding="utf-8")
-    return len(pairs)
+    return len(pairs) * VIEWS
 
 
 if __name__ == "__main__":

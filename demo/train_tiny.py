@@ -1,10 +1,8 @@
 """Train the embedded tiny model from nothing: first the VAE, then the UNet with its text encoder.
 
     python -m demo.train_tiny vae       # about 8 minutes on two cores
-    python -m demo.train_tiny unet      # about 15 minutes
-    python -m demo.train_tiny refine    # about 30 minutes
+    python -m demo.train_tiny unet      # about 75 minutes
     python -m demo.train_tiny pack      # writes demo/tiny.safetensors
-    python -m demo.train_tiny unpack    # the other way round: then `refine` goes on from the committed weights
 
 States are in demo/runs/, logs in demo/logs/. Every stage is seeded, saves its state every minute and resumes from it.
 """
@@ -36,9 +34,11 @@ OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [3.0, -3.0, 0.0], [1.5, 1.5, -3.0]])  
 LATENT_NOISE = 0.05  # on unit-variance latents: what the decoder must shrug off
 
 
-def pictures() -> tuple[torch.Tensor, list[str]]:
-    """All pictures [B, 3, 128, 128] uint8 and their captions. Raises FileNotFoundError before they were fetched."""
-    files = sorted((FOLDER / "1_emoji").glob("*.png"))
+def pictures(upright: bool = False) -> tuple[torch.Tensor, list[str]]:
+    """The pictures [B, 3, 128, 128] uint8, of every emoji all views or the upright one, and their captions.
+
+    Raises FileNotFoundError before they were fetched."""
+    files = sorted(file for file in (FOLDER / "1_emoji").glob("*.png") if not (upright and "_" in file.stem))
     if not files:
         raise FileNotFoundError(f"no pictures in {FOLDER}: run `python -m demo.dataset` first")
     array = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
@@ -171,7 +171,7 @@ def train_vae(steps: int) -> None:
     four channels go to edges and luminance, and red, green and pink all decode to brown (docs/log.md).
     """
     torch.manual_seed(SEED)
-    data, _ = pictures()
+    data, _ = pictures(upright=True)
     vae = build_vae()
 
     def loss_of(step: int, generator: torch.Generator) -> torch.Tensor:
@@ -253,8 +253,12 @@ def velocity_weight(sched: tcd.Schedule) -> torch.Tensor:
     return weight / weight.mean()
 
 
-def train_noise_prediction(name: str, steps: int, peak: float, weight: torch.Tensor, start: Path | None) -> None:
-    """Train UNet and text encoder on Stable Diffusion's schedule; one caption in ten is left empty, for guidance."""
+def train_unet(steps: int) -> None:
+    """UNet and text encoder on Stable Diffusion's schedule; one caption in ten is left empty, for guidance.
+
+    Weighted as the error of the velocity would be: what a caption decides is decided at high noise, where the error of
+    the noise is small and that of the picture large (docs/log.md).
+    """
     from demo import tiny
 
     torch.manual_seed(SEED)
@@ -263,11 +267,8 @@ def train_noise_prediction(name: str, steps: int, peak: float, weight: torch.Ten
     words = vocabulary(captions)
     tokens, empty = token_rows(captions, words), token_rows([""], words)
     unet, text = build_unet_and_text(len(words))
-    if start:
-        trained = torch.load(start, weights_only=True)["weights"]
-        unet.load_state_dict(tiny.part(trained, "unet."))
-        text.load_state_dict(tiny.part(trained, "text."))
     sched = tcd.DiscreteVP.scaled_linear()
+    weight = velocity_weight(sched)
 
     def loss_of(step: int, generator: torch.Generator) -> torch.Tensor:
         pick = torch.randint(len(z), (64,), generator=generator)
@@ -281,20 +282,8 @@ def train_noise_prediction(name: str, steps: int, peak: float, weight: torch.Ten
             out = unet(tcd.add_noise(sched, z[pick], noise, t), t.float(), context=text_states(text, ids))
         return (weight[t] * (out.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
-    average = run(name, {"unet": unet, "text": text}, loss_of, steps, peak)
-    torch.save({"weights": average, "words": words, "mean": mean, "std": std}, RUNS / f"{name}.pt")
-
-
-def train_unet(steps: int) -> None:
-    """From nothing, with equal weight on all noise levels: textures and outlines."""
-    train_noise_prediction("unet", steps, 1.5e-3, torch.ones(1000), None)
-
-
-def refine_unet(steps: int) -> None:
-    """On, weighted as the error of the velocity would be: what a caption decides is decided at high noise, where the
-    error of the noise is small and that of the picture large."""
-    weight = velocity_weight(tcd.DiscreteVP.scaled_linear())
-    train_noise_prediction("refine", steps, 1e-3, weight, RUNS / "unet.pt")
+    average = run("unet", {"unet": unet, "text": text}, loss_of, steps, 1.5e-3)
+    torch.save({"weights": average, "words": words, "mean": mean, "std": std}, RUNS / "unet.pt")
 
 
 def normalised(vae: dict[str, torch.Tensor], mean: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -321,7 +310,7 @@ def pack(_: int) -> None:
     """Write the checkpoint: half precision, SD 1.x key names, vocabulary and preview in the metadata."""
     from demo import tiny
 
-    trained = torch.load(RUNS / "refine.pt", weights_only=True)
+    trained = torch.load(RUNS / "unet.pt", weights_only=True)
     vae = torch.load(RUNS / "vae.pt", weights_only=True)
     vae = {key.replace("coder.1.", "coder.").replace("decoder.0.", "decoder."): value for key, value in vae.items()}
     parts = {
@@ -342,29 +331,10 @@ def pack(_: int) -> None:
     print(f"{tiny.CHECKPOINT}: {tiny.CHECKPOINT.stat().st_size / 2**20:.1f} MiB")
 
 
-def unpack(_: int) -> None:
-    """Take the committed checkpoint apart again, so that `refine` can go on from it."""
-    from demo import tiny
-
-    RUNS.mkdir(exist_ok=True)
-    weights, metadata = tiny.read(tiny.CHECKPOINT)
-    parts = [{key: value.float() for key, value in tiny.part(weights, prefix).items()} for prefix in tiny.PARTS]
-    unet, text, vae = parts
-    renamed = {"encoder.": "encoder.1.", "decoder.": "decoder.0."}  # as `tiny.finish_vae` nests them
-    for old, new in renamed.items():
-        vae = {key.replace(old, new, 1) if key.startswith(old) else key: value for key, value in vae.items()}
-    trained = {f"unet.{key}": value for key, value in unet.items()} | {f"text.{k}": v for k, v in text.items()}
-    torch.save(vae, RUNS / "vae.pt")
-    torch.save({"weights": trained, "words": json.loads(metadata["tcd.vocabulary"])}, RUNS / "unet.pt")
-    print(f"{RUNS}: vae.pt and unet.pt hold what {tiny.CHECKPOINT.name} does")
-
-
 STAGES: dict[str, tuple[Callable[[int], None], int]] = {
     "vae": (train_vae, 1200),
-    "unet": (train_unet, 2000),
-    "refine": (refine_unet, 3600),
+    "unet": (train_unet, 10_000),
     "pack": (pack, 0),
-    "unpack": (unpack, 0),
 }
 
 if __name__ == "__main__":
