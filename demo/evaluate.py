@@ -156,8 +156,8 @@ def report(made: dict[str, Tensor], texts: list[str], lines: list[str], wanted: 
 
 PAGE = """# The tiny model, and what TCD does to it
 
-Made by `{command}`: one sample for each of {count} captions, from the same initial noise in every row. A guided step
-(cfg {cfg:g}) costs two network evaluations. TCD samples without guidance, with gamma {gamma:g}.
+Made by `{command}`: one sample for each of {count:,} captions, from the same initial noise in every
+row. A guided step (cfg {cfg:g}) costs two network evaluations. TCD samples without guidance, with gamma {gamma:g}.
 
 * **Frechet distance** to all 12,792 training pictures (eight views of 1,599 emoji), between the 64 features of
   `demo/features.safetensors`, a CNN trained to match emoji with their captions and to tell how blurred they are, which
