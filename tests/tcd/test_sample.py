@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import torch
@@ -426,8 +427,8 @@ def peak_bytes(run) -> int:
     """The most memory that was allocated at once while `run` ran, as torch's profiler saw it."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         kept = run()
-    now = most = 0
-    for event in profiler.profiler.kineto_results.events():
+    now, most, inner = 0, 0, cast(Any, profiler.profiler)
+    for event in inner.kineto_results.events():
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
