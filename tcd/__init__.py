@@ -1,12 +1,13 @@
 """Trajectory Consistency Distillation (arXiv 2402.19159): sampling, solvers, losses and LoRA, on torch alone."""
 
 from . import lora, metrics, scores
+from .continuous import RectifiedFlow, VarianceExploding
 from .draw import add_noise, draw_interval, draw_times, interval_times
 from .embed import TargetTime, TargetTimeNet
 from .loss import cm_loss, direct_cm_loss, lcm_loss, tcd_loss
 from .predict import Predict, as_x0, choose, guided, guided_net, output_from
 from .sample import Step, check_gamma, sample, sss_step, timesteps
-from .schedule import DiscreteVP, RectifiedFlow, Schedule, VarianceExploding
+from .schedule import DiscreteVP, Schedule
 from .solver import SOLVERS, solve
 from .tcf import TCF, tcf2
 from .trajectory import Trajectory

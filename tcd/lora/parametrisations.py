@@ -4,6 +4,7 @@ In the shapes below o, i and k are the layer's outputs, inputs and kernel (nothi
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -32,7 +33,7 @@ def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight)
 
 
-class Parametrisation(nn.Module):
+class Parametrisation(nn.Module, ABC):
     """The path of one layer: factors, parameters in float32, whose product is a difference of its weight.
 
     `shape` is that of the layer's weight, [o, i, *k]; `factors` are by name, those of SETS that are there; `alpha`
@@ -55,20 +56,21 @@ class Parametrisation(nn.Module):
         return dict(self.named_parameters(recurse=False))
 
     @property
+    @abstractmethod
     def rank(self) -> int:
-        raise NotImplementedError
+        """The inner width of the factors, which alpha is relative to."""
 
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
 
+    @abstractmethod
     def fitting(self) -> dict[str, Shape]:
         """The shapes that the factors must have for this layer and rank."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self) -> Tensor:
         """As many numbers as the layer's weight has, in its order, without the scale."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Raises ValueError unless every factor fits the layer."""
