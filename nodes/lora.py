@@ -1,7 +1,6 @@
 """TCD_LoraLoader: a LoRA loader that says what it matched, and refuses what does not fit."""
 
 import logging
-import re
 
 import comfy.lora
 import comfy.lora_convert
@@ -11,13 +10,10 @@ from comfy_api.latest import io
 from .. import tcd
 from . import adapt
 
-# What follows a module's name in the keys of kohya, diffusers, PEFT and LyCORIS files.
-PART = re.compile(r"\.(alpha|dora_scale|diff|diff_b|(lora|hada|lokr|oft)_.*|lora\..*)$")
-
 
 def modules_of(keys) -> set[str]:
     """Names of the modules that a LoRA file adapts."""
-    return {PART.sub("", key) for key in keys}
+    return {tcd.lora.PART.sub("", key) for key in keys}
 
 
 def apply(model, path: str, strength: float):

@@ -87,12 +87,14 @@ class VarianceExploding(Schedule):
     def time_of(self, lam: Time) -> Tensor:
         return (-as_time(lam)).exp()
 
+    @property
+    def _roots(self) -> tuple[float, float]:
+        return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+
     def time_at(self, index: Time) -> Tensor:
-        index = as_time(index)
-        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        index, (low, high) = as_time(index), self._roots
         return ((low + index.cpu().double() * ((high - low) / (self.steps - 1))) ** self.rho).to(index)
 
     def index_of(self, t: Time) -> Tensor:
-        t = as_time(t)
-        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        t, (low, high) = as_time(t), self._roots
         return ((t.cpu().double() ** (1 / self.rho) - low) * ((self.steps - 1) / (high - low))).to(t)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .draw import add_noise, interval_times
-from .predict import Predict, choose, combine
+from .predict import Predict, choose, combine, output_from
 from .schedule import Schedule, Time, as_time
 from .solver import SOLVERS, follow
 from .tcf import TCF, tcf1
@@ -105,15 +105,11 @@ def over_all_ends(
     with torch.no_grad():
         of_n = target(x_n, n, n)
     of_t = student(x_t, t, n)
-    wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x_t, of_t, x_n, of_n)]
-    eps_t, eps_n = (
-        combine((1 / sched.sigma(time), x), (-sched.alpha(time) / sched.sigma(time), x0))
-        for time, x, x0 in ((t, *wide[:2]), (n, *wide[2:]))
-    )
-    data, eps = wide[1] - wide[3], eps_t - eps_n
-    steps = sched.time_at(torch.arange(sched.steps, dtype=torch.float64))
-    alpha, sigma = sched.alpha(steps), sched.sigma(steps)
-    means = torch.stack([alpha * alpha, 2 * alpha * sigma, sigma * sigma]).cumsum(1) / torch.arange(1, len(steps) + 1)
+    x_t, of_t, x_n, of_n = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x_t, of_t, x_n, of_n))
+    data = of_t - of_n
+    eps = output_from(of_t, "eps", sched, x_t, t) - output_from(of_n, "eps", sched, x_n, n)
+    alpha, sigma = sched.levels(sched.time_at(torch.arange(sched.steps, dtype=torch.float64)))
+    means = torch.stack([alpha * alpha, 2 * alpha * sigma, sigma * sigma]).cumsum(1) / torch.arange(1, len(alpha) + 1)
     last = sched.index_of(n).round().long()
     products = torch.stack([(a * b).flatten(1).mean(1) for a, b in ((data, data), (data, eps), (eps, eps))])
     return (means.to(products)[:, last] * products).sum(0)

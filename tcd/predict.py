@@ -18,12 +18,12 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.reshape(-1, *[1] * (x.ndim - 1)) if coefficient.ndim else coefficient
 
 
-# kind -> (factor of x, factor of the network's output) that give x0, from alpha and sigma of the schedule
-TO_X0: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "eps": lambda alpha, sigma: (1 / alpha, -sigma / alpha),
-    "v": lambda alpha, sigma: (alpha / (alpha**2 + sigma**2), -sigma / (alpha**2 + sigma**2).sqrt()),
-    "x0": lambda alpha, sigma: (torch.zeros_like(alpha), torch.ones_like(alpha)),
-    "flow": lambda alpha, sigma: (1 / (alpha + sigma), -sigma / (alpha + sigma)),
+# kind -> (a, b, c) of alpha and sigma, such that a x + b output = c x0
+TO_X0: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]] = {
+    "eps": lambda alpha, sigma: (torch.ones_like(alpha), -sigma, alpha),
+    "v": lambda alpha, sigma: (alpha, -sigma * (alpha**2 + sigma**2).sqrt(), alpha**2 + sigma**2),
+    "x0": lambda alpha, sigma: (torch.zeros_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)),
+    "flow": lambda alpha, sigma: (torch.ones_like(alpha), -sigma, alpha + sigma),
 }
 
 
@@ -50,12 +50,10 @@ def x0_from(output: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
     eps: x0 = (x - sigma eps) / alpha. v = alpha eps - sigma x0: x0 = alpha x - sigma v. flow v = eps - x0:
     x0 = x - sigma v. Where alpha is 0, eps says nothing about x0: ValueError.
     """
-    factors = choose(TO_X0, "kind", kind)
-    alpha, sigma = sched.levels(t)
-    if kind == "eps" and bool((alpha == 0).any()):
+    a, b, c = choose(TO_X0, "kind", kind)(*sched.levels(t))
+    if kind == "eps" and bool((c == 0).any()):
         raise ValueError("an eps-prediction says nothing about x0 where alpha is 0 (zero terminal SNR): use kind='v'")
-    of_x, of_output = factors(alpha, sigma)
-    return combine((of_x, x), (of_output, output))
+    return combine((a / c, x), (b / c, output))
 
 
 def output_from(x0: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> Tensor:
@@ -63,10 +61,10 @@ def output_from(x0: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
 
     Raises ValueError where nothing follows: for eps, v and flow where sigma is 0.
     """
-    of_x, of_output = choose(TO_X0, "kind", kind)(*sched.levels(t))
-    if bool((of_output == 0).any()):
+    a, b, c = choose(TO_X0, "kind", kind)(*sched.levels(t))
+    if bool((b == 0).any()):
         raise ValueError(f"clean data does not tell the {kind} of its noise: sigma is 0 at t = {t}")
-    return combine((-of_x / of_output, x), (1 / of_output, x0))
+    return combine((-a / b, x), (c / b, x0))
 
 
 def takes_target_time(net: Callable, named: Collection[str] = ()) -> bool:

@@ -17,12 +17,13 @@ from .extract import Extracted, extract
 from .files import metadata_of, read, save, state_dict
 from .kinds import PARAMETRISATIONS, layer_from
 from .lycoris import LoHa, LoKr
-from .names import PREFIX, kohya_name
+from .names import PART, PREFIX, kohya_name
 from .parametrisations import LoRA, LoraLayer, Parametrisation
 from .reading import load
 
 __all__ = [
     "PARAMETRISATIONS",
+    "PART",
     "PREFIX",
     "Extracted",
     "LoHa",

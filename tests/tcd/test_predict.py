@@ -153,6 +153,15 @@ def test_the_output_is_that_of_its_definition(kind):
     )
 
 
+@pytest.mark.parametrize("kind", OUTPUT)
+def test_pure_noise_has_an_output_too(kind):
+    """Where alpha is 0, x is the noise alone; only the way back from it is closed to eps."""
+    sched, (x, x0) = SCHEDULES["zero_snr"], torch.randn(2, 3, 4, dtype=F64)
+    zero, one = torch.zeros((), dtype=F64), torch.ones((), dtype=F64)
+    found = tcd.output_from(x0, kind, sched, x, torch.tensor(999.0, dtype=F64))
+    torch.testing.assert_close(found, OUTPUT[kind](zero, one, x0, x), rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("kind", ["eps", "v", "flow"])
 def test_clean_data_has_no_output_to_give(kind):
     x = torch.randn(2, 3)
