@@ -1,6 +1,8 @@
 """The pictures of docs/tcd.md, on the exactly solved problem of demo/mixture.py.
 
-python -m demo.figures            # writes docs/images/{order,sampling,losses}.png in some minutes
+    python -m demo.figures            # writes docs/images/{order,sampling,losses}.png in some minutes
+
+It also prints the distances of the table there.
 """
 
 import argparse
@@ -9,16 +11,16 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 import tcd
-from demo.mixture import METHODS, SCHED, SEED, Mixture, Student, distil, draw, measure, petals
+from demo.mixture import METHODS, SCHED, SEED, Mixture, Student, distil, draw, measure, petals, reference
+from tcd import plot
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
-GREY, BLUE, VERMILION, GREEN, PURPLE = "#BBBBBB", "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by everybody
+GREY, GREEN, PURPLE = "#BBBBBB", "#009E73", "#CC79A7"  # with the two of tcd.plot, told apart by everybody
 SOLVERS = {  # solver -> (name, marker, colour)
-    "ddim": ("TCF(1) = DDIM", "o", BLUE),
-    "dpmpp_2s": ("TCF(2) = DPM++(2S)", "s", VERMILION),
+    "ddim": ("TCF(1) = DDIM", "o", plot.DENOISE),
+    "dpmpp_2s": ("TCF(2) = DPM++(2S)", "s", plot.DIFFUSE),
     "euler": ("Euler", "^", GREEN),
     "heun": ("Heun", "D", PURPLE),
 }
@@ -27,10 +29,6 @@ SOLVERS = {  # solver -> (name, marker, colour)
 def panel(axes: Axes, title: str) -> None:
     axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xticks=[], yticks=[], aspect="equal")
     axes.set_title(title, fontsize=9)
-
-
-def data_of(teacher: Mixture, count: int = 1500) -> Tensor:
-    return teacher.draw(count, torch.Generator().manual_seed(SEED + 2))
 
 
 def order(teacher: Mixture) -> Figure:
@@ -66,19 +64,14 @@ def sampling(teacher: Mixture, student: Student) -> Figure:
         with torch.no_grad():
             steps = tcd.sample(student.plain, SCHED, x, tcd.timesteps(SCHED, 4), gamma, "1", generator)
             path = tcd.Trajectory.record(steps)
-        below.scatter(*data_of(teacher).T, s=1, color=GREY)
-        for step in range(4):
-            for start, middle, end in zip(path.x_t[step], path.x_s_prime[step], path.x_s[step], strict=True):
-                below.plot(*torch.stack([start, middle]).T, color=BLUE, lw=1)
-                below.plot(*torch.stack([middle, end]).T, color=VERMILION, lw=1, ls=":")
+        plot.zigzag(above, path)
+        below.scatter(*reference(teacher, 1500).T, s=1, color=GREY)
+        states = (part.flatten(0, 1) for part in (path.x_t, path.x_s_prime, path.x_s))
+        for start, middle, end in zip(*states, strict=True):
+            below.plot(*torch.stack([start, middle]).T, color=plot.DENOISE, lw=1)
+            below.plot(*torch.stack([middle, end]).T, color=plot.DIFFUSE, lw=1, ls="--")
         below.scatter(*path.final.T, s=14, color="black", zorder=3)
         panel(below, f"gamma = {gamma:g}")
-        for i in range(4):
-            above.plot([i, i + 1], [path.t[i], path.s_prime[i]], color=BLUE, marker="o", ms=3)
-            above.plot([i + 1, i + 1], [path.s_prime[i], path.s[i]], color=VERMILION, ls=":")
-        above.set(xticks=range(5), ylim=(-60, 1060))
-        above.set_xlabel("step", fontsize=8)
-    grid[0, 0].set_ylabel("t")
     return figure
 
 
@@ -87,12 +80,10 @@ def losses(teacher: Mixture, students: dict[str, Student]) -> Figure:
     figure = Figure(figsize=(2 * (len(students) + 1), 4.6), dpi=100, layout="constrained")
     for row, steps in zip(figure.subplots(2, len(students) + 1), (1, 4), strict=True):
         samples = {"exact teacher, DDIM": draw(teacher.x0, steps, 1500)}
-        for name, student in students.items():
-            method = METHODS[name]
-            samples[name] = draw(method.predict(student), steps, 1500, method.gamma, method.tcf)
+        samples |= {name: METHODS[name].draw(student, steps, 1500) for name, student in students.items()}
         for axes, (name, made) in zip(row, samples.items(), strict=True):
-            axes.scatter(*data_of(teacher).T, s=1, color=GREY)
-            axes.scatter(*made.T, s=1, color=BLUE, alpha=0.5)
+            axes.scatter(*reference(teacher, 1500).T, s=1, color=GREY)
+            axes.scatter(*made.T, s=1, color=plot.DENOISE, alpha=0.5)
             panel(axes, f"{name}\n{steps} step{'s' if steps > 1 else ''}")
     return figure
 

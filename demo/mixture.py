@@ -74,6 +74,9 @@ class Student(nn.Module):
         """The prediction of all others, which does not."""
         return self.towards(x, t, t)
 
+    def predict(self, tcf: str) -> tcd.Predict:
+        return self.towards if tcf == "s+" else self.plain
+
 
 Loss = Callable[[Student, Student, Mixture, Tensor, torch.Generator], Tensor]
 
@@ -87,7 +90,7 @@ def trajectory(tcf: str) -> Loss:
 
     def loss(student: Student, target: Student, teacher: Mixture, x0: Tensor, generator: torch.Generator) -> Tensor:
         times = tcd.draw_times(len(x0), SCHED, 20, generator, ends=4)
-        f, f_minus = (net.towards if tcf == "s+" else net.plain for net in (student, target))
+        f, f_minus = student.predict(tcf), target.predict(tcf)
         return tcd.tcd_loss(f, f_minus, teacher.x0, SCHED, x0, noise_like(x0, generator), *times, tcf)
 
     return loss
@@ -117,8 +120,8 @@ class Method:
     tcf: str = "1"
     gamma: float = 1.0
 
-    def predict(self, student: Student) -> tcd.Predict:
-        return student.towards if self.tcf == "s+" else student.plain
+    def draw(self, student: Student, steps: int, count: int = 4000) -> Tensor:
+        return draw(student.predict(self.tcf), steps, count, self.gamma, self.tcf)
 
 
 METHODS = {
@@ -170,10 +173,13 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> float:
     return ((a @ axes).sort(0).values - (b @ axes).sort(0).values).abs().mean().item()
 
 
+def reference(teacher: Mixture, count: int) -> Tensor:
+    """The data [count, 2] that samples are held against, the same every time."""
+    return teacher.draw(count, torch.Generator().manual_seed(SEED + 2))
+
+
 def measure(name: str, student: Student, teacher: Mixture, steps: int) -> tuple[float, float]:
     """(the student's distance to the data, DDIM's with the exact teacher) at equal network evaluations."""
     method = METHODS[name]
-    real = teacher.draw(4000, torch.Generator().manual_seed(SEED + 2))
-    made = draw(method.predict(student), steps, gamma=method.gamma, tcf=method.tcf)
-    ddim = draw(teacher.x0, steps * (2 if method.tcf == "2" else 1))
-    return sliced_wasserstein(made, real), sliced_wasserstein(ddim, real)
+    real, ddim = reference(teacher, 4000), draw(teacher.x0, steps * (2 if method.tcf == "2" else 1))
+    return sliced_wasserstein(method.draw(student, steps), real), sliced_wasserstein(ddim, real)
