@@ -1,16 +1,27 @@
-"""The nodes: thin wrappers of `tcd` in ComfyUI's V3 API. `adapt` is the only file that knows ComfyUI's units."""
+"""The nodes: thin wrappers of `tcd` in ComfyUI's V3 API. `adapt` is the only file that knows ComfyUI's units.
+
+sampling.py, lora.py, trajectory.py, tiny.py   the nodes
+sampler.py      what ComfyUI calls to sample; noise.py, masks.py, gammas.py: its parts
+target_time.py  the s-embedding of TCF(S+) in a UNet
+recorder.py     what a recording model remembers
+settings.py     which gamma, steps and cfg suit which LoRA
+inputs.py, schema.py   inputs that nodes share; schemas on older hosts
+stock.py        opt-in names in ComfyUI's own lists
+"""
 
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
+from . import stock
 from .lora import LoraLoader
-from .sampling import Sampler, Scheduler
+from .sampling import GammaSchedule, KSampler, Sampler, Scheduler
 from .tiny import TinyLoader
 from .trajectory import RecordTrajectory, ViewTrajectory
 
 LORAS = Path(__file__).resolve().parent.parent / "demo" / "loras"
+NODES = [Sampler, Scheduler, GammaSchedule, KSampler, LoraLoader, RecordTrajectory, ViewTrajectory, TinyLoader]
 
 
 class Extension(ComfyExtension):
@@ -19,4 +30,6 @@ class Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes. Also shows the embedded LoRAs in every LoRA list: not all hosts call `on_load`."""
         folder_paths.add_model_folder_path("loras", str(LORAS))
-        return [Sampler, Scheduler, LoraLoader, RecordTrajectory, ViewTrajectory, TinyLoader]
+        if stock.asked_for():
+            stock.register()
+        return NODES

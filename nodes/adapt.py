@@ -1,151 +1,259 @@
-"""Between ComfyUI's units and tcd's: the only file that knows what a sigma, a model_sampling or a callback is.
+"""Between ComfyUI's units and tcd's: the only file that knows what a sigma or a model_sampling is.
 
-ComfyUI's eps, v and x0 models live in variance-exploding units, x = x0 + sigma noise. So the schedule here has
-alpha = 1 and takes sigma itself for the time: ComfyUI's tensors go to `tcd` and back without any conversion.
+A model's states are variance-exploding, x = x0 + sigma noise (eps, v, x0, EDM), or rectified flow, x = (1 - sigma) x0 +
+sigma noise. Either way sigma itself is the time here: ComfyUI's tensors go to `tcd` and back without any conversion.
+The model's own time, of which strategic stochastic sampling takes the part 1 - gamma, is told by a clock.
 """
 
-from dataclasses import replace
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
 
-import comfy.model_sampling
+import comfy.model_sampling as host
 import torch
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .. import tcd
 
-CATEGORY = "sampling/TCD"
-NOISE_SEED_OFFSET = 0x7CD  # ComfyUI draws the initial noise from the same seed: ours must be another stream
-RECORDER = "tcd_recorder"  # key in transformer_options
+FAMILIES_IN_WORDS = "SD 1.x, 2.x, SDXL, EDM, Stable Cascade, and rectified flow such as SD3, Flux and Lumina"
 
 
-def model_sampling_of(model):
-    """The model's sampling description, with every patch on it. Raises ValueError for a kind that TCD cannot serve."""
-    sampling = model.get_model_object("model_sampling")
-    # Subclasses that count time otherwise (EDM, the distilled one of 50 steps) redefine `timestep`.
-    if getattr(type(sampling), "timestep", None) is not comfy.model_sampling.ModelSamplingDiscrete.timestep:
-        kind = " / ".join(base.__name__ for base in type(sampling).__bases__)
-        raise ValueError(f"TCD sampling needs a model with discrete timesteps (SD 1.x, 2.x, SDXL), got {kind}")
-    return sampling
+class Clock(ABC):
+    """A model's own time, told by its `model_sampling`: 0 or less for clean data, growing with sigma."""
+
+    clean = 0.0
+
+    @abstractmethod
+    def __init__(self, sampling): ...
+
+    @property
+    def steps(self) -> int:
+        """Training steps, of which a continuous time has as many as Stable Diffusion."""
+        return 1000
+
+    @abstractmethod
+    def time(self, sigma: Tensor) -> Tensor:
+        """The model's time at a noise level."""
+
+    @abstractmethod
+    def sigma(self, time: Tensor) -> Tensor:
+        """The noise level at a time of the model."""
+
+    @abstractmethod
+    def time_at(self, index: Tensor) -> Tensor:
+        """The model's time at training step 0 .. steps - 1."""
 
 
-class SigmaSchedule(tcd.VarianceExploding):
-    """ComfyUI's variance-exploding units: alpha = 1, and the time is sigma."""
+class Discrete(Clock):
+    """Whole timesteps. A time between two is taken down to the lower one, as the reference code does."""
+
+    clean = -1.0
 
     def __init__(self, sampling):
-        super().__init__(float(sampling.sigma_min), float(sampling.sigma_max))
         self.sampling = sampling
 
-    def s_prime(self, s: Tensor, gamma: float) -> Tensor:
-        """(1 - gamma) of the model's timestep, floored as the reference does, back as a sigma; never above s."""
-        if gamma == 0 or float(s) == 0:
-            return s
-        timestep = self.sampling.timestep(s).float()
-        return torch.minimum(s, self.sampling.sigma(torch.floor((1 - gamma) * timestep)).to(s))
+    @property
+    def steps(self) -> int:
+        """Not the length of the table, which has every 20th for LCM."""
+        return int(self.sampling.timestep(self.sampling.sigma_max)) + 1
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return self.sampling.timestep(sigma).float()
+
+    def sigma(self, time: Tensor) -> Tensor:
+        return self.sampling.sigma(time.floor())
+
+    def time_at(self, index: Tensor) -> Tensor:
+        return index
 
 
-def sigmas_of(model, steps: int, denoise: float, k: int) -> Tensor:
+class Continuous(Clock):
+    """The class's own `timestep`, in [0, 1], which its `sigma` inverts."""
+
+    def __init__(self, sampling):
+        self.sampling = sampling
+        self.first, self.last = (float(sampling.timestep(end)) for end in (sampling.sigma_min, sampling.sigma_max))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return self.sampling.timestep(sigma)
+
+    def sigma(self, time: Tensor) -> Tensor:
+        times = time.flatten().unbind()  # some classes compare, so can take only one at a time
+        return torch.stack([torch.as_tensor(self.sampling.sigma(one)).to(time) for one in times]).reshape(time.shape)
+
+    def time_at(self, index: Tensor) -> Tensor:
+        return self.first + index * ((self.last - self.first) / (self.steps - 1))
+
+
+class Karras(Clock):
+    """EDM: ComfyUI's timestep is ln(sigma) / 4, which has no zero. So: the steps of Karras et al. 2022, rho = 7.
+
+    Consistency models on EDM were distilled on this grid.
+    """
+
+    def __init__(self, sampling):
+        self.grid = tcd.VarianceExploding(float(sampling.sigma_min), float(sampling.sigma_max))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return self.grid.index_of(sigma)
+
+    def sigma(self, time: Tensor) -> Tensor:
+        return self.grid.time_at(time)
+
+    def time_at(self, index: Tensor) -> Tensor:
+        return index
+
+
+class Flow(Clock):
+    """The unshifted time t of sigma = shift t / (1 + (shift - 1) t): gamma then means the same at every shift.
+
+    The shift is read off the model's table of sigmas, as its classes write it differently. Raises ValueError for a
+    table of another form.
+    """
+
+    def __init__(self, sampling):
+        table = sampling.sigmas.cpu().double()
+        half, quarter = (table[len(table) // part - 1] for part in (2, 4))
+        self.flow = tcd.RectifiedFlow(shift=float(half / (1 - half)))
+        if abs(self.flow.sigma(0.25).double() - quarter) > 1e-4:
+            raise ValueError(f"TCD does not know the flow of {type(sampling).__bases__[0].__name__}: it is not a shift")
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return self.flow.time_of(((1 - sigma.double()) / sigma.double()).log()).to(sigma)
+
+    def sigma(self, time: Tensor) -> Tensor:
+        return self.flow.sigma(time)
+
+    def time_at(self, index: Tensor) -> Tensor:
+        return self.flow.time_at(index)
+
+
+# ComfyUI's class -> (its clock, what else the model must be: the two together say what a state is).
+FAMILIES: dict[type, tuple[type[Clock], type | tuple[type, ...]]] = {
+    host.ModelSamplingDiscrete: (Discrete, host.EPS),
+    host.ModelSamplingDiscreteEDM: (Karras, host.EPS),
+    host.ModelSamplingContinuousEDM: (Karras, host.EPS),
+    host.ModelSamplingContinuousV: (Continuous, host.EPS),
+    host.StableCascadeSampling: (Continuous, host.EPS),
+    host.ModelSamplingCosmosRFlow: (Continuous, host.COSMOS_RFLOW),
+    host.ModelSamplingDiscreteFlow: (Flow, host.CONST),
+    host.ModelSamplingFlux: (Flow, host.CONST),
+}
+
+
+FLOW = tcd.RectifiedFlow()  # one for all runs: it remembers what it was asked
+
+# Models that turn one picture into another, without noise; the second came after ComfyUI 0.3.75.
+NOT_FROM_NOISE = tuple(getattr(host, name) for name in ("IMG_TO_IMG", "IMG_TO_IMG_FLOW") if hasattr(host, name))
+
+
+@dataclass(frozen=True, eq=False)
+class HostSchedule(tcd.Schedule):
+    """A model's schedule in ComfyUI's units, with sigma for the time."""
+
+    states: tcd.Schedule  # VarianceExploding or RectifiedFlow, both with sigma for the time
+    clock: Clock
+    noise_scale: float = 1.0  # some flow models have louder noise, on ComfyUI 0.21 and later
+
+    clean = 0.0
+
+    @property
+    def first(self) -> float:
+        return float(self.time_at(0.0))
+
+    @property
+    def last(self) -> float:
+        return self.states.last
+
+    @property
+    def highest(self) -> float:
+        return self.states.highest
+
+    @property
+    def steps(self) -> int:
+        return self.clock.steps
+
+    def levels(self, t: tcd.Time) -> tuple[tcd.schedule.Level, tcd.schedule.Level]:
+        alpha, sigma = self.states.levels(t)
+        return alpha, self.noise_scale * sigma
+
+    def alpha(self, t: tcd.Time) -> Tensor:
+        return self.states.alpha(t)
+
+    def sigma(self, t: tcd.Time) -> Tensor:
+        return self.noise_scale * self.states.sigma(t)
+
+    def time_of(self, lam: tcd.Time) -> Tensor:
+        return self.states.time_of(torch.as_tensor(lam) + math.log(self.noise_scale))
+
+    def time_at(self, index: tcd.Time) -> Tensor:
+        return self.clock.sigma(self.clock.time_at(torch.as_tensor(index, dtype=torch.float32)))
+
+    def index_of(self, t: tcd.Time) -> Tensor:
+        first, second = self.clock.time_at(torch.tensor([0.0, 1.0]))
+        return (self.own_time(torch.as_tensor(t)) - first) / (second - first)
+
+    def own_time(self, s: Tensor) -> Tensor:
+        """The model's time at the noise level s, clean data's at 0."""
+        return torch.where(s > 0, self.clock.time(s).to(s), self.clock.clean)
+
+    def s_prime(self, s: tcd.Time, gamma: float | Tensor) -> Tensor:
+        """s' = (1 - gamma) s in the model's own time (Algorithm 4), as a noise level, and never above s."""
+        s = torch.as_tensor(s)
+        time = self.clock.time(s)
+        s_prime = self.clock.sigma(tcd.schedule.kept(gamma, time) * time).to(s)
+        return torch.where((s == 0) | (torch.as_tensor(gamma) == 0), s, torch.minimum(s, s_prime))
+
+    def as_diffusers(self, x: Tensor, s: float) -> Tensor:
+        """A state at noise level s as diffusers would give it: variance-preserving where timesteps are discrete."""
+        return x / (1 + s * s) ** 0.5 if isinstance(self.clock, Discrete) else x
+
+
+def schedule_of(sampling) -> HostSchedule:
+    """The schedule of a `model_sampling`. Raises ValueError, with its name, for a kind that TCD cannot serve."""
+    known = (FAMILIES[base] for base in type(sampling).__mro__ if base in FAMILIES)
+    clock, kind = next(known, (None, ()))
+    if clock is None or not isinstance(sampling, kind) or isinstance(sampling, NOT_FROM_NOISE):
+        name = " / ".join(base.__name__ for base in type(sampling).__bases__)
+        raise ValueError(f"TCD sampling does not know models of the kind {name}; it serves {FAMILIES_IN_WORDS}")
+    if isinstance(sampling, host.CONST):
+        return HostSchedule(FLOW, clock(sampling), float(getattr(sampling, "noise_scale", 1.0)))
+    return HostSchedule(tcd.VarianceExploding(float(sampling.sigma_min), float(sampling.sigma_max)), clock(sampling))
+
+
+def schedule_of_model(model) -> HostSchedule:
+    """The schedule of a MODEL, with every patch on it. Raises ValueError for a kind that TCD cannot serve."""
+    return schedule_of(model.get_model_object("model_sampling"))
+
+
+def sigmas_of(schedule: HostSchedule, steps: int, denoise: float, k: int) -> Tensor:
     """TCD's noise levels [steps + 1], from the distillation grid (k = 20) or the dense one (k = 1), down to 0.
 
-    denoise < 1 takes the last `steps` of int(steps / denoise), as ComfyUI's own schedulers do.
+    denoise < 1 takes the last `steps` of int(steps / denoise), as ComfyUI's own schedulers do. Raises ValueError where
+    the grid has fewer times than that.
     """
     if denoise <= 0:
         return torch.zeros(0)
-    sampling = model_sampling_of(model)
     try:
-        times = tcd.timesteps(tcd.DiscreteVP.from_sigmas(sampling.sigmas), max(steps, int(steps / denoise)), k)
+        levels = tcd.timesteps(schedule, max(steps, int(steps / denoise)), k)
     except ValueError as error:
         raise ValueError(f"{steps} steps at denoise {denoise:g}: {error}; take fewer, or the dense grid") from None
-    return torch.cat([sampling.sigma(times[-steps:]), torch.zeros(1)])
+    return torch.cat([levels[-steps:].cpu(), torch.zeros(1)])
 
 
-def sample_tcd(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, *, gamma, tcf) -> Tensor:
-    """ComfyUI's sampler function: strategic stochastic sampling over any sigmas, split or whole. Keeps no state."""
-    extra_args = extra_args or {}
-    if len(sigmas) < 2:
-        return x
-    patcher = model.inner_model.model_patcher
-    generator = torch.Generator("cpu").manual_seed(((extra_args.get("seed") or 0) + NOISE_SEED_OFFSET) % 2**63)
-    record = extra_args.get("model_options", {}).get("transformer_options", {}).get(RECORDER)
+def sigmas_at(schedule: HostSchedule, text: str) -> Tensor:
+    """The noise levels of training timesteps that a person wrote, "999, 759, 499, 259", and 0: [count + 1].
 
-    def predict(x: Tensor, sigma: Tensor, target: Tensor | None = None) -> Tensor:
-        return model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
-
-    schedule = SigmaSchedule(model_sampling_of(patcher))
-    for step in tcd.sample(predict, schedule, x, sigmas[:-1], gamma, tcf, generator, end=sigmas[-1]):
-        if record is not None:
-            record.exact(step)
-        if callback is not None:
-            callback({"x": step.x_t, "i": step.i, "sigma": step.t, "sigma_hat": step.t, "denoised": step.x0})
-        x = step.x_s
-    return x
-
-
-class Recorder:
-    """Collects the last sampling run of a model: exactly from our sampler, from the callbacks of any other."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, tcd.Step] = {}
-        self.observed: set[int] = set()  # steps of which only the callback is known
-        self.latent_format = None
-
-    def exact(self, step: tcd.Step) -> None:
-        self.rows[step.i] = step
-
-    def observe(self, i: int, x: Tensor, x0: Tensor, sigmas: Tensor) -> None:
-        """A step of any sampler, copied, as some change x in place later. The next step tells where it landed."""
-        if i in self.rows or i + 1 >= len(sigmas):
-            return
-        x, x0 = x.detach().cpu().clone(), x0.detach().cpu().clone()
-        self.rows[i] = tcd.Step(i, sigmas[i], sigmas[i + 1], sigmas[i + 1], x, x0, x0, x0)
-        self.observed.add(i)
-
-    def landed(self, i: int) -> tcd.Step:
-        """Step i, with the next step's start as the landing of a step that was only observed."""
-        step, after = self.rows[i], self.rows.get(i + 1)
-        if i not in self.observed or after is None:
-            return step
-        return replace(step, x_s_prime=after.x_t, x_s=after.x_t)
-
-    def trajectory(self) -> tcd.Trajectory:
-        """What was recorded. Raises ValueError before anything was sampled."""
-        if not self.rows:
-            raise ValueError("the trajectory is empty: sample with the MODEL that TCD_RecordTrajectory gives")
-        return tcd.Trajectory.record((self.landed(i) for i in sorted(self.rows)), unit="sigma")
-
-    def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask, callback, *rest, **named):
-        """ComfyUI's OUTER_SAMPLE wrapper: forget the run before, watch this one."""
-        self.rows.clear()
-        self.observed.clear()
-
-        def watch(i: int, x0: Tensor, x: Tensor, total: int) -> None:
-            self.observe(i, x, x0, sigmas)
-            if callback is not None:
-                callback(i, x0, x, total)
-
-        return executor(noise, latent_image, sampler, sigmas, denoise_mask, watch, *rest, **named)
-
-
-def recorded(model) -> tuple[object, Recorder]:
-    """(a clone of the model that records its sampling, the recorder)."""
-    model, recorder = model.clone(), Recorder()
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, RECORDER, recorder)
-    model.model_options["transformer_options"][RECORDER] = recorder
-    recorder.latent_format = model.get_model_object("latent_format")
-    return model, recorder
-
-
-def preview_pixels(latent_format, x: Tensor) -> Tensor:
-    """Fast RGB preview [B, H, W, 3] in [0, 1] of a model-space state, by the format's own linear colours."""
-    factors = latent_format.latent_rgb_factors
-    if factors is None:
-        raise ValueError("this model has no latent preview colours: connect its VAE to see the frames")
-    bias = latent_format.latent_rgb_factors_bias or [0.0, 0.0, 0.0]
-    rgb = x.float().movedim(1, -1) @ torch.tensor(factors) + torch.tensor(bias)
-    return (rgb / 2 + 0.5).clamp(0, 1)
-
-
-def pixels(latent_format, vae, x: Tensor) -> Tensor:
-    """Model-space states [B, C, ...] as pictures [B, H, W, 3]: by the VAE, or the fast preview without one."""
-    if vae is None:
-        return preview_pixels(latent_format, x)
-    return vae.decode(latent_format.process_out(x)).flatten(0, -4).cpu().float()
+    Flow models, whose time has no steps, count 0 .. 999 too. Raises ValueError unless they are whole and decrease.
+    """
+    words = re.split(r"[\s,;]+", text.strip())
+    last = schedule.steps - 1
+    for word in words:
+        if not re.fullmatch(r"\d{1,9}", word) or int(word) > last:
+            raise ValueError(f"times must be whole numbers from {last} (pure noise) to 0, got {word!r}")
+    times = [int(word) for word in words]
+    if any(after >= before for before, after in pairwise(times)):
+        raise ValueError(f"times must decrease, got {text.strip()!r}")
+    return torch.cat([schedule.time_at(torch.tensor(times)).cpu(), torch.zeros(1)])

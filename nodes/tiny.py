@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from . import adapt
+from .schema import schema
 
 
 class TinyLoader(io.ComfyNode):
@@ -10,10 +10,10 @@ class TinyLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="TCD_TinyLoader",
             display_name="TCD Tiny Model Loader",
-            category=adapt.CATEGORY,
+            search_aliases=["emoji", "demo model", "test model", "checkpoint"],
             description="A miniature of Stable Diffusion that draws 128x128 emoji on any computer. No download.",
             inputs=[],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],

@@ -7,7 +7,7 @@ from .embed import TargetTime, TargetTimeNet
 from .loss import cm_loss, direct_cm_loss, lcm_loss, tcd_loss
 from .predict import Predict, as_x0, choose, guided, guided_net, output_from
 from .sample import Step, check_gamma, sample, sss_step, timesteps
-from .schedule import DiscreteVP, Schedule
+from .schedule import DiscreteVP, Schedule, Time
 from .solver import SOLVERS, solve
 from .tcf import TCF, tcf2
 from .trajectory import Trajectory
@@ -22,6 +22,7 @@ __all__ = [
     "Step",
     "TargetTime",
     "TargetTimeNet",
+    "Time",
     "Trajectory",
     "VarianceExploding",
     "add_noise",

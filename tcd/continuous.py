@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .schedule import Schedule, Time, as_time
+from .schedule import Level, Schedule, Time, as_time, number
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,10 @@ class VarianceExploding(Schedule):
 
     def sigma(self, t: Time) -> Tensor:
         return as_time(t)
+
+    def levels(self, t: Time) -> tuple[Level, Level]:
+        value = number(t)
+        return self._levels(as_time(t)) if value is None else (1.0, value)
 
     def time_of(self, lam: Time) -> Tensor:
         return (-as_time(lam)).exp()

@@ -1,9 +1,12 @@
 """The target time s as an input of the network, for TCF(S+) (eq. 24; appendix C.2)."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+PREFIX = "tcd_target_time."  # of the embedding's tensors in a LoRA file
 
 
 def sinusoids(t: Tensor, width: int) -> Tensor:
@@ -31,6 +34,42 @@ class TargetTime(nn.Module):
     def forward(self, s: Tensor) -> Tensor:
         embedded = sinusoids(self.scale * s, self.width).to(self.hidden.weight)
         return self.out(nn.functional.silu(self.hidden(embedded)))
+
+
+def to_tensors(embed: TargetTime, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """What a LoRA file of TCF(S+) holds besides its LoRA: the weights of `embed` and its `scale`, 0-dim; on the CPU."""
+    state = {**embed.state_dict(), "scale": torch.tensor(float(embed.scale))}
+    return {PREFIX + name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+
+
+def check_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...] | None) -> None:
+    """Raises ValueError unless a tensor of this name is there, wanted, of this shape and finite."""
+    if tensor is None or shape is None:
+        raise ValueError(f"{PREFIX}{name} is {'missing' if tensor is None else 'no tensor of an embedding of s'}")
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{PREFIX}{name} has shape {tuple(tensor.shape)}, the embedding of s wants {shape}")
+    if not bool(tensor.float().isfinite().all()):
+        raise ValueError(f"{PREFIX}{name} is not finite")
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> TargetTime | None:
+    """The embedding that `to_tensors` wrote, in float32; other keys are not looked at. None where there is none.
+
+    Raises ValueError, with the key, for a tensor that is missing, unknown, of another shape or not finite.
+    """
+    found = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items() if key.startswith(PREFIX)}
+    if not found:
+        return None
+    hidden = found.get("hidden.weight")
+    out, width = hidden.shape if hidden is not None and hidden.ndim == 2 else (1, 1)
+    with torch.device("meta"):  # which draws no random numbers
+        embed = TargetTime(out, width)
+    shapes = {name: tuple(parameter.shape) for name, parameter in embed.named_parameters()} | {"scale": ()}
+    for name in [*shapes, *sorted(found.keys() - shapes.keys())]:
+        check_tensor(name, found.get(name), shapes.get(name))
+    embed.scale = float(found.pop("scale"))
+    embed.load_state_dict({name: tensor.float() for name, tensor in found.items()}, assign=True)
+    return embed
 
 
 class TargetTimeNet(nn.Module):

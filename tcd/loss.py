@@ -108,7 +108,8 @@ def over_all_ends(
     x_t, of_t, x_n, of_n = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x_t, of_t, x_n, of_n))
     data = of_t - of_n
     eps = output_from(of_t, "eps", sched, x_t, t) - output_from(of_n, "eps", sched, x_n, n)
-    alpha, sigma = sched.levels(sched.time_at(torch.arange(sched.steps, dtype=torch.float64)))
+    every = sched.time_at(torch.arange(sched.steps, dtype=torch.float64))
+    alpha, sigma = sched.alpha(every), sched.sigma(every)
     means = torch.stack([alpha * alpha, 2 * alpha * sigma, sigma * sigma]).cumsum(1) / torch.arange(1, len(alpha) + 1)
     last = sched.index_of(n).round().long()
     products = torch.stack([(a * b).flatten(1).mean(1) for a, b in ((data, data), (data, eps), (eps, eps))])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .schedule import Schedule, Time
+from .schedule import Level, Schedule, Time
 
 Predict = Callable[..., Tensor]  # predict(x [B, C, ...], t, s) -> x0 [B, C, ...]
 
@@ -19,22 +19,34 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 # kind -> (a, b, c) of alpha and sigma, such that a x + b output = c x0
-TO_X0: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]] = {
-    "eps": lambda alpha, sigma: (torch.ones_like(alpha), -sigma, alpha),
-    "v": lambda alpha, sigma: (alpha, -sigma * (alpha**2 + sigma**2).sqrt(), alpha**2 + sigma**2),
-    "x0": lambda alpha, sigma: (torch.zeros_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)),
-    "flow": lambda alpha, sigma: (torch.ones_like(alpha), -sigma, alpha + sigma),
+TO_X0: dict[str, Callable[[Level, Level], tuple[Level, Level, Level]]] = {
+    "eps": lambda alpha, sigma: (1.0, -sigma, alpha),
+    "v": lambda alpha, sigma: (alpha, -sigma * (alpha**2 + sigma**2) ** 0.5, alpha**2 + sigma**2),
+    "x0": lambda alpha, sigma: (0.0, 1.0, 1.0),
+    "flow": lambda alpha, sigma: (1.0, -sigma, alpha + sigma),
 }
 
 
-def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
-    """a x + b y + ... of terms (coefficient [] or [B], state [B, C, ...]), in float32 at least; dtype of the first."""
+def combine(*terms: tuple[Level, Tensor]) -> Tensor:
+    """a x + b y + ... of terms (coefficient: float, [] or [B]; state [B, C, ...]), in the dtype of the first state.
+
+    Computed in float32 at least.
+    """
     (a, x), *rest = terms
-    dtype = torch.promote_types(torch.promote_types(x.dtype, a.dtype), torch.float32)
-    total = expand(a, x).to(dtype) * x.to(dtype)
+    dtype = torch.promote_types(x.dtype, a.dtype if isinstance(a, Tensor) else x.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    total = x.to(dtype) * (expand(a, x).to(dtype) if isinstance(a, Tensor) else a)
     for b, y in rest:
-        total.addcmul_(expand(b, y).to(dtype), y.to(dtype))
+        if isinstance(b, Tensor):
+            total.addcmul_(expand(b, y).to(dtype), y.to(dtype))
+        else:
+            total.add_(y.to(dtype), alpha=b)
     return total.to(x.dtype)
+
+
+def vanishes(level: Level) -> bool:
+    """Whether it is 0, or 0 anywhere."""
+    return bool((level == 0).any()) if isinstance(level, Tensor) else level == 0
 
 
 def choose(table: dict[str, Any], what: str, name: str) -> Any:
@@ -51,7 +63,7 @@ def x0_from(output: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
     x0 = x - sigma v. Where alpha is 0, eps says nothing about x0: ValueError.
     """
     a, b, c = choose(TO_X0, "kind", kind)(*sched.levels(t))
-    if kind == "eps" and bool((c == 0).any()):
+    if kind == "eps" and vanishes(c):
         raise ValueError("an eps-prediction says nothing about x0 where alpha is 0 (zero terminal SNR): use kind='v'")
     return combine((a / c, x), (b / c, output))
 
@@ -62,7 +74,7 @@ def output_from(x0: Tensor, kind: str, sched: Schedule, x: Tensor, t: Time) -> T
     Raises ValueError where nothing follows: for eps, v and flow where sigma is 0.
     """
     a, b, c = choose(TO_X0, "kind", kind)(*sched.levels(t))
-    if bool((b == 0).any()):
+    if vanishes(b):
         raise ValueError(f"clean data does not tell the {kind} of its noise: sigma is 0 at t = {t}")
     return combine((-a / b, x), (c / b, x0))
 

@@ -68,17 +68,15 @@ def check_gamma(gamma: Gamma, steps: int) -> list[float]:
     return values * (steps if len(values) == 1 else 1)
 
 
-def ctm_s_prime(sched: Schedule, s: Time, gamma: float) -> Tensor:
+def ctm_s_prime(sched: Schedule, s: Tensor, gamma: Tensor) -> Tensor:
     """Where CTM's gamma-sampling first goes (Kim et al. 2023; appendix A): sigma / alpha falls by sqrt(1 - gamma^2).
 
     The noise then added is gamma of sigma / alpha at s. For comparison with s' = (1 - gamma) s.
     """
-    if gamma == 1:
-        return torch.full_like(as_time(s), sched.clean)
-    return sched.time_of(sched.lam(s) - math.log1p(-(gamma**2)) / 2)
+    return sched.time_of(sched.lam(s) - torch.log1p(-gamma.square()).to(s) / 2)
 
 
-RULES: dict[str, Callable[[Schedule, Time, float], Tensor]] = {
+RULES: dict[str, Callable[[Schedule, Tensor, Tensor], Tensor]] = {
     "sss": lambda sched, s, gamma: sched.s_prime(s, gamma),
     "ctm": ctm_s_prime,
 }
@@ -93,7 +91,8 @@ def diffuse(sched: Schedule, x: Tensor, s_prime: Time, s: Time, noise: Tensor) -
     """
     (alpha_s, sigma_s), (alpha_s_prime, sigma_s_prime) = sched.levels(s), sched.levels(s_prime)
     ratio = alpha_s / alpha_s_prime
-    std = (sigma_s.square() - (ratio * sigma_s_prime).square()).clamp(min=0).sqrt()
+    variance = sigma_s**2 - (ratio * sigma_s_prime) ** 2
+    std = variance.clamp(min=0).sqrt() if isinstance(variance, Tensor) else max(variance, 0.0) ** 0.5
     return combine((ratio, x), (std, noise.to(x.device)))
 
 
@@ -109,17 +108,14 @@ def take_step(
     predict: Predict,
     sched: Schedule,
     x: Tensor,
-    t: Time,
-    s: Time,
-    gamma: float,
-    draw: Callable[[], Tensor],
+    t: Tensor,
+    s_prime: Tensor,
+    s: Tensor,
+    noise: Callable[[Tensor], Tensor] | None,
     tcf: str = "1",
-    rule: str = "sss",
     i: int = 0,
 ) -> Step:
-    """Denoise from t to s' by the TCF, then diffuse up to s; `draw` is called only where gamma adds noise."""
-    t, s = as_time(t), as_time(s)
-    s_prime = s if gamma == 0 else RULES[rule](sched, s, gamma)
+    """Denoise from t to s' by the TCF, then diffuse up to s by `noise(s)`, unless that is None."""
     seen: list[Tensor] = []
 
     def watched(x: Tensor, t: Time, s: Time | None = None) -> Tensor:
@@ -128,7 +124,7 @@ def take_step(
         return seen[0]
 
     x_s_prime = TCF[tcf](watched, sched, x, t, s_prime)
-    x_s = x_s_prime if gamma == 0 else diffuse(sched, x_s_prime, s_prime, s, draw())
+    x_s = x_s_prime if noise is None else diffuse(sched, x_s_prime, s_prime, s, noise(s))
     return Step(i, t, s_prime, s, x, seen[0], x_s_prime, x_s)
 
 
@@ -154,13 +150,15 @@ def sss_step(
     if not torch.compiler.is_compiling():  # whose graph cannot ask for values
         for time in (t, s):
             sched.check(time)
-    if noise is None:
-        if gamma > 0 and bool((as_time(s) > sched.clean).any()):
-            raise ValueError(f"gamma {gamma:g} adds noise: pass `noise` of the shape of x, {tuple(x.shape)}")
-        gamma, noise = 0.0, x  # which nobody looks at
-    check_state("noise", noise, x)
+    t, s = as_time(t), as_time(s)
+    if noise is None and gamma > 0 and bool((s > sched.clean).any()):
+        raise ValueError(f"gamma {gamma:g} adds noise: pass `noise` of the shape of x, {tuple(x.shape)}")
+    if noise is not None:
+        check_state("noise", noise, x)
+    if noise is None or gamma == 0:
+        return take_step(predict, sched, x, t, s, s, None, tcf).x_s
     given = noise
-    return take_step(predict, sched, x, t, s, gamma, lambda: given, tcf).x_s
+    return take_step(predict, sched, x, t, sched.s_prime(s, gamma), s, lambda s: given, tcf).x_s
 
 
 def sample(
@@ -173,14 +171,15 @@ def sample(
     generator: torch.Generator | None = None,
     end: str | Time = "x0",
     rule: str = "sss",
+    noise: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Strategic stochastic sampling (Algorithm 4) as a generator of `Step`s; the last step's `x_s` is the sample.
 
     x [B, C, ...] is the state at times[0]; times [n] decrease. gamma is a number or one per step. `end` is where the
     last step lands: "x0" the clean prediction (Algorithm 4, ComfyUI), "t0" the schedule's smallest noise level
     (diffusers), or a time, from which another call may go on. `rule` says where gamma sends a step first: "sss" is
-    s' = (1 - gamma) s, "ctm" CTM's gamma-sampling. The noise comes from `generator`; gamma = 0 draws none, nor does
-    the last step to clean data or "t0".
+    s' = (1 - gamma) s, "ctm" CTM's gamma-sampling. The noise comes from `generator`, or from `noise(s)`, which gives
+    that of the way up to s, of the shape of x; gamma = 0 draws none, nor does the last step to clean data or "t0".
 
     Everything is checked before the first evaluation. Raises ValueError, also where a prediction is not finite.
     """
@@ -190,15 +189,21 @@ def sample(
     if isinstance(end, str) or float(targets[-1]) <= sched.clean:
         gammas[-1] = 0.0  # the end of the trajectory: nothing follows that could remove the noise again
     choose(TCF, "tcf", tcf)
-    choose(RULES, "rule", rule)
+    s_primes = choose(RULES, "rule", rule)(sched, targets, torch.tensor(gammas, dtype=torch.float64))
 
-    def draw() -> Tensor:
+    def standard(s: Tensor) -> Tensor:
         device = generator.device if generator is not None else x.device
         return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
 
+    def drawn(s: Tensor) -> Tensor:
+        given = (noise or standard)(s)
+        check_state("the noise", given, x)
+        return given
+
     def steps(x: Tensor) -> Iterator[Step]:
-        for i, (t, s) in enumerate(zip(times, targets, strict=True)):
-            step = take_step(predict, sched, x, t, s, gammas[i], draw, tcf, rule, i)
+        for i, (t, s, gamma) in enumerate(zip(times, targets, gammas, strict=True)):
+            s_prime, put_back = (s_primes[i], drawn) if gamma > 0 else (s, None)
+            step = take_step(predict, sched, x, t, s_prime, s, put_back, tcf, i)
             check_finite(step)
             yield step
             x = step.x_s
@@ -206,13 +211,17 @@ def sample(
     return steps(x)
 
 
+ENDS = {"x0": "clean", "t0": "first"}  # name -> the schedule's time of it
+
+
 def check_times(sched: Schedule, times: Tensor, end: str | Time) -> tuple[Tensor, Tensor]:
     """(where every step starts [n], where it goes [n]). Raises ValueError unless they fall, within the schedule."""
-    ends = {"x0": sched.clean, "t0": sched.first}
-    if isinstance(end, str) and end not in ends:
-        raise ValueError(f"end must be x0, t0 or a time; got {end!r}")
+    if isinstance(end, str):
+        if end not in ENDS:
+            raise ValueError(f"end must be x0, t0 or a time; got {end!r}")
+        end = getattr(sched, ENDS[end])
     times = as_time(times).flatten()
-    targets = torch.cat([times[1:], times.new_tensor([float(ends[end] if isinstance(end, str) else end)])])
+    targets = torch.cat([times[1:], times.new_full((1,), float(end))])
     if len(times) == 0 or not bool((targets < times).all()):  # so put, it also refuses nan
         raise ValueError(f"times must decrease down to the end, got {times.tolist()} and then {targets[-1].item():g}")
     sched.check(times[0])
@@ -222,5 +231,5 @@ def check_times(sched: Schedule, times: Tensor, end: str | Time) -> tuple[Tensor
 
 def check_finite(step: Step) -> None:
     """Raises ValueError where the network gave nan or infinity: one sum tells, as both survive it."""
-    if not bool(step.x0.sum(dtype=torch.promote_types(step.x0.dtype, torch.float32)).isfinite()):
+    if not math.isfinite(step.x0.sum(dtype=torch.promote_types(step.x0.dtype, torch.float32)).item()):
         raise ValueError(f"step {step.i}: the network's prediction at t = {step.t.item():g} is not finite")

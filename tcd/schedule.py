@@ -3,7 +3,7 @@
 A schedule has `alpha`, `sigma`, `time_of`, `clean` (the time of noise-free data), `first` (the smallest noisy time) and
 `last` (the noisiest); training divides the latter two's range into `steps` times. Times and results are 0-dim or [B]
 tensors; look-ups are done in float64 on the CPU and returned on the caller's device, in its float dtype, in float32
-at least.
+at least. `levels` is what steps are computed with: numbers, where a time is one.
 """
 
 import math
@@ -16,12 +16,31 @@ import torch
 from torch import Tensor
 
 Time = Tensor | float
+Level = Tensor | float  # alpha or sigma
 
 
 def as_time(t: Time) -> Tensor:
     """A time as a tensor: float32 at least, on its own device."""
     t = torch.as_tensor(t)
     return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+def number(t: Time) -> float | None:
+    """A time that is one number, as such: sums on it cost no tensor operation, of which a step would need dozens.
+
+    None for others, for one on another device, which would have to be waited for, and while torch.compile is tracing,
+    whose graph cannot ask for values.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    if isinstance(t, Tensor):
+        return t.item() if t.ndim == 0 and t.device.type == "cpu" else None
+    return float(t)
+
+
+def kept(gamma: float | Tensor, s: Tensor) -> float | Tensor:
+    """1 - gamma, to multiply s: rounded to its dtype once, as the reference code does, for the floor decides by it."""
+    return (1 - gamma).to(s) if isinstance(gamma, Tensor) else 1 - gamma
 
 
 class Schedule(ABC):
@@ -40,9 +59,23 @@ class Schedule(ABC):
     def sigma(self, t: Time) -> Tensor:
         """Standard deviation of the noise at time t, shape of t."""
 
-    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
-        """(alpha(t), sigma(t))."""
+    def levels(self, t: Time) -> tuple[Level, Level]:
+        """(alpha(t), sigma(t)): two floats where t is one number on the CPU, two tensors of the shape of t else."""
+        value = number(t)
+        return self._levels(as_time(t)) if value is None else self._known_levels(value)
+
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.alpha(t), self.sigma(t)
+
+    @cached_property
+    def _known_levels(self) -> Callable[[float], tuple[float, float]]:
+        """Sampling asks for the same few times again and again."""
+
+        def look_up(t: float) -> tuple[float, float]:
+            alpha, sigma = self._levels(torch.tensor(t, dtype=torch.float64))
+            return alpha.item(), sigma.item()
+
+        return lru_cache(maxsize=4096)(look_up)
 
     @abstractmethod
     def time_of(self, lam: Time) -> Tensor:
@@ -83,8 +116,9 @@ class Schedule(ABC):
         return alpha.to(t), sigma.to(t)
 
     def s_prime(self, s: Time, gamma: float | Tensor) -> Tensor:
-        """Where strategic stochastic sampling first goes: s' = (1 - gamma) s (Algorithm 4)."""
-        return (1 - gamma) * as_time(s)
+        """Where strategic stochastic sampling first goes: s' = (1 - gamma) s (Algorithm 4); gamma is [] or as s."""
+        s = as_time(s)
+        return kept(gamma, s) * s
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,26 +206,15 @@ class DiscreteVP(Schedule):
     def index_of(self, t: Time) -> Tensor:
         return as_time(t)
 
-    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
-        t = as_time(t)
-        if t.ndim or t.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._look_up(t)
-        return self._known_levels(float(t), t.dtype)
-
-    def _look_up(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         t, alpha_bar = self._alpha_bar(t)
         return alpha_bar.sqrt().to(t), (1 - alpha_bar).sqrt().to(t)
 
-    @cached_property
-    def _known_levels(self) -> Callable[[float, torch.dtype], tuple[Tensor, Tensor]]:
-        """Sampling asks for the same few times again and again; a dozen operations on one number take their time."""
-        return lru_cache(maxsize=self.steps)(lambda t, dtype: self._look_up(torch.tensor(t, dtype=dtype)))
-
     def alpha(self, t: Time) -> Tensor:
-        return self.levels(t)[0]
+        return self._levels(as_time(t))[0]
 
     def sigma(self, t: Time) -> Tensor:
-        return self.levels(t)[1]
+        return self._levels(as_time(t))[1]
 
     def lam(self, t: Time) -> Tensor:
         t, alpha_bar = self._alpha_bar(t)
@@ -210,4 +233,4 @@ class DiscreteVP(Schedule):
         Clean data stays clean, and gamma = 0 stays at s, also between two steps: it must add no noise.
         """
         s = as_time(s)
-        return torch.where((s <= 0) | (gamma == 0), s, torch.floor((1 - gamma) * s))
+        return torch.where((s <= 0) | (gamma == 0), s, torch.floor(kept(gamma, s) * s))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .predict import Predict, combine
-from .schedule import Schedule, Time, as_time
+from .schedule import Level, Schedule, Time, as_time
 
 PURE_NOISE = -7.0  # lam where the data is a thousandth of the noise
 
@@ -17,8 +17,15 @@ def transfer(sched: Schedule, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tensor
     x and x0 are [B, C, ...], t and s 0-dim or [B]. s = t gives x back (eq. 27); clean s gives x0.
     """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = sched.levels(t), sched.levels(s)
-    r = torch.where(sigma_t > 0, sigma_s / sigma_t, torch.ones_like(sigma_t))
+    r = ratio(sigma_s, sigma_t)
     return combine((r, x), (alpha_s - alpha_t * r, x0))
+
+
+def ratio(sigma_s: Level, sigma_t: Level) -> Level:
+    """sigma_s / sigma_t, and 1 where there is no noise at t: clean data can only stay."""
+    if isinstance(sigma_t, Tensor):
+        return torch.where(sigma_t > 0, sigma_s / sigma_t, 1.0)
+    return sigma_s / sigma_t if sigma_t > 0 else 1.0
 
 
 def tcf1(predict: Predict, sched: Schedule, x: Tensor, t: Time, s: Time) -> Tensor:

@@ -44,14 +44,17 @@ def adapt() -> ModuleType:
     return module("adapt")
 
 
+EXTRAS = ("custom_sampler", "hooks", "perpneg", "differential_diffusion")  # of ComfyUI's files of nodes, those in use
+
+
 @cache
 def stock(name: str) -> Any:
     """A node class that comes with ComfyUI."""
     pack()
-    from comfy_extras import nodes_custom_sampler
-
     theirs = importlib.import_module("nodes")  # this folder's name too: a type checker would take ours
-    return theirs.NODE_CLASS_MAPPINGS.get(name) or getattr(nodes_custom_sampler, name)
+    files = [theirs, *(importlib.import_module(f"comfy_extras.nodes_{extra}") for extra in EXTRAS)]
+    older = {key: node for file in files for key, node in getattr(file, "NODE_CLASS_MAPPINGS", {}).items()}
+    return older.get(name) or next(getattr(file, name) for file in files[1:] if hasattr(file, name))
 
 
 def run(node: str, **inputs: Any) -> tuple:
@@ -68,12 +71,13 @@ def empty(batch: int = 1) -> dict[str, Tensor]:
     return run("EmptyLatentImage", width=128, height=128, batch_size=batch)[0]
 
 
-def sigmas(model: Any, steps: int = 4, denoise: float = 1.0, grid: str = "distillation") -> Tensor:
-    return run("TCD_Scheduler", model=model, steps=steps, denoise=denoise, grid=grid)[0]
+def sigmas(model: Any, steps: int = 4, denoise: float = 1.0, grid: str = "distillation", **more: Any) -> Tensor:
+    return run("TCD_Scheduler", model=model, steps=steps, denoise=denoise, grid=grid, times="", **more)[0]
 
 
-def tcd_sampler(gamma: float = 0.3, order: str = "1") -> Any:
-    return run("TCD_Sampler", gamma=gamma, order=order)[0]
+def tcd_sampler(gamma: float = 0.3, order: str = "1", last_step: str = "x0", noise_offset: int = 0, **more: Any) -> Any:
+    inputs = {"gamma": gamma, "order": order, "last_step": last_step, "noise_offset": noise_offset}
+    return run("TCD_Sampler", **inputs, **more)[0]
 
 
 def stock_sampler(name: str) -> Any:

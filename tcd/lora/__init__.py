@@ -15,11 +15,11 @@ own state dict stays clean, and switched off it computes bit for bit what it did
 from .adapter import Lora, adaptable, attach, inject, merge, toggle
 from .extract import Extracted, extract
 from .files import metadata_of, read, save, state_dict
-from .kinds import PARAMETRISATIONS, layer_from
+from .kinds import PARAMETRISATIONS, layer_from, path_from
 from .lycoris import LoHa, LoKr
-from .names import PART, PREFIX, kohya_name
+from .names import PART, PREFIX, candidates, find, index, is_text_encoder, kohya_name
 from .parametrisations import LoRA, LoraLayer, Parametrisation
-from .reading import load
+from .reading import load, modules_of
 
 __all__ = [
     "PARAMETRISATIONS",
@@ -34,13 +34,19 @@ __all__ = [
     "Parametrisation",
     "adaptable",
     "attach",
+    "candidates",
     "extract",
+    "find",
+    "index",
     "inject",
+    "is_text_encoder",
     "kohya_name",
     "layer_from",
     "load",
     "merge",
     "metadata_of",
+    "modules_of",
+    "path_from",
     "read",
     "save",
     "state_dict",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .lycoris import LoHa, LoKr
-from .parametrisations import Layer, LoRA, Parametrisation
+from .parametrisations import Layer, LoRA, Parametrisation, Shape
 
 PARAMETRISATIONS: dict[str, type[Parametrisation]] = {"LoRA": LoRA, "LoHa": LoHa, "LoKr": LoKr}
 REFUSED = {
@@ -42,11 +42,16 @@ def number(alpha: Tensor) -> float:
 
 def layer_from(parts: Mapping[str, Tensor], layer: Layer) -> Parametrisation:
     """The path of a file's tensors for one layer, by kohya's or LyCORIS' names. Raises ValueError unless they fit."""
+    return path_from(parts, layer.weight.shape)
+
+
+def path_from(parts: Mapping[str, Tensor], shape: Shape) -> Parametrisation:
+    """The same for a weight of this shape, [o, i, *k]."""
     factors = {part: tensor for part, tensor in parts.items() if part != "alpha"}
     kind = choose(factors)
     if odd := [part for part, factor in factors.items() if not factor.is_floating_point()]:
         raise ValueError(f"{odd[0]} has {factors[odd[0]].dtype}, not a floating-point type")
     named = {name: factors[part] for name, part in kind.PARTS.items() if part in factors}
-    path = kind(layer.weight.shape, named, number(parts["alpha"]) if "alpha" in parts else None)
+    path = kind(shape, named, number(parts["alpha"]) if "alpha" in parts else None)
     path.check()
     return path

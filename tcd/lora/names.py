@@ -13,7 +13,8 @@ PREFIX = "lora_unet_"
 
 # Where the part begins; in diffusers' old attention processors with an underscore: `to_q_lora.down.weight`.
 PART = re.compile(
-    r"(?:\.|_(?=lora\.(?:down|up)\.))((?:lora|hada|lokr|oft|boft|dora)[._].+|alpha|diff(?:_b)?|[wb]_norm|[ab][12]\.weight)$"
+    r"(?:\.|_(?=lora\.(?:down|up)\.))"
+    r"((?:lora|hada|lokr|oft|boft|dora)[._].+|alpha|diff(?:_b)?|[wb]_norm|[ab][12]\.weight|(?:set|reshape)_weight|rescale)$"
 )
 # PEFT's and diffusers' parts -> kohya's. PEFT may put an adapter's name in between: `lora_A.default.weight`.
 SPELLINGS = {

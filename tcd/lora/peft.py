@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+NETS = ("unet", "transformer")
 PACKED = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings, those of each network with its prefix
 CONFIG = "adapter_config.json"
 
@@ -22,16 +23,17 @@ def as_settings(text: str, source: str) -> dict[str, Any]:
     return found
 
 
-def settings(path: str | os.PathLike, metadata: dict[str, str]) -> dict[str, Any]:
+def settings(path: str | os.PathLike, metadata: dict[str, str], nets: tuple[str, ...] = NETS) -> dict[str, Any]:
     """PEFT's settings of the LoRA file `path`: of its metadata, or else of the file beside it; none without either.
 
+    Where diffusers packed those of several networks, it is the ones of `nets`.
     Raises ValueError for settings that cannot be read, or of another method than LoRA.
     """
     beside = Path(path).with_name(CONFIG)
     if PACKED in metadata:
         packed = as_settings(metadata[PACKED], PACKED)
-        named = (key.partition(".") for key in packed if key.startswith(("unet.", "transformer.")))
-        found = {name: packed[f"{net}.{name}"] for net, _, name in named}
+        named = (key.partition(".") for key in packed)
+        found = {name: packed[f"{net}.{name}"] for net, dot, name in named if dot and net in nets}
     elif "lora_alpha" in metadata:
         found = {"lora_alpha": metadata["lora_alpha"]}
     else:

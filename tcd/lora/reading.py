@@ -27,16 +27,22 @@ def by_module(state: Mapping[str, Tensor]) -> dict[str, Parts]:
     return found
 
 
-def with_alpha(modules: dict[str, Parts], state: Mapping[str, Tensor], settings: dict) -> dict[str, Parts]:
-    """`modules`, those that are PEFT's with the alpha of its settings."""
-    theirs = {split(key)[0] for key in state if is_peft(key)}
-    made = {}
-    for module, parts in modules.items():
-        made[module] = dict(parts)
-        if module in theirs and "alpha" not in parts and "lora_down.weight" in parts:
-            alpha = peft.alpha_of(settings, module, length(parts["lora_down.weight"], 0))
-            made[module]["alpha"] = torch.tensor(alpha, dtype=torch.float64)
-    return made
+def modules_of(state: Mapping[str, Tensor], path: str | os.PathLike, metadata: dict[str, str]) -> dict[str, Parts]:
+    """The tensors of the LoRA file `path` by its own name of the module, those of PEFT with the alpha of its settings.
+
+    Raises ValueError for keys of no LoRA, for two spellings of one, and for settings of no use.
+    """
+    modules, settings = by_module(state), dict[tuple[str, ...], dict]()
+    for module in sorted({split(key)[0] for key in state if is_peft(key)}):
+        parts, net = modules[module], module.partition(".")[0]
+        if "alpha" in parts or "lora_down.weight" not in parts:
+            continue
+        nets = (net,) if net.startswith("text_encoder") else peft.NETS
+        if nets not in settings:
+            settings[nets] = peft.settings(path, metadata, nets)
+        alpha = peft.alpha_of(settings[nets], module, length(parts["lora_down.weight"], 0))
+        parts["alpha"] = torch.tensor(alpha, dtype=torch.float64)
+    return modules
 
 
 def sort_modules(modules: Mapping[str, Parts], net: nn.Module) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -60,11 +66,10 @@ def sort_modules(modules: Mapping[str, Parts], net: nn.Module) -> tuple[dict[str
     return found, tuple(skipped)
 
 
-def assemble(state: Mapping[str, Tensor], settings: dict, net: nn.Module) -> Lora:
-    """The adapter of a file's tensors, on nothing yet. Raises ValueError unless every key fits `net`."""
-    modules = by_module(state)
+def assemble(modules: Mapping[str, Parts], net: nn.Module) -> Lora:
+    """The adapter of a file's modules, on nothing yet. Raises ValueError unless every one fits `net`."""
     found, skipped = sort_modules(modules, net)
-    modules, layers, adapter = with_alpha(modules, state, settings), adaptable(net), Lora()
+    layers, adapter = adaptable(net), Lora()
     for name, module in sorted(found.items()):
         try:
             adapter.add(name, layer_from(modules[module], layers[name]))
@@ -86,8 +91,7 @@ def load(path: str | os.PathLike, net: nn.Module) -> Lora:
     """
     state, metadata = read(path)
     try:
-        settings = peft.settings(path, metadata) if any(map(is_peft, state)) else {}
-        adapter = assemble(state, settings, net)
+        adapter = assemble(modules_of(state, path, metadata), net)
         attach(net, adapter)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,64 +1,32 @@
-"""TCD_Sampler and TCD_Scheduler on the tiny model, through ComfyUI's own guider and SamplerCustomAdvanced."""
-
-from itertools import pairwise
+"""TCD_Sampler, TCD_Scheduler, TCD_GammaSchedule and TCD_KSampler: what their inputs do, and which they refuse."""
 
 import pytest
 import torch
-from diffusers.schedulers.scheduling_tcd import TCDScheduler
-from host_process import adapt, empty, far, run, sample, sigmas, stock_sampler, tcd_sampler
+from host_models import model_of
+from host_process import empty, far, module, run, sample, sigmas, tcd_sampler
 
 import tcd
-from training.host import Models
 
 pytestmark = pytest.mark.host
 
-SEED = 7
+
+def settings(**named):
+    return module("settings").Settings("tcd", **named)
 
 
-def eps_network(tiny, cond):
-    """The tiny model's own UNet, called without ComfyUI's sampling code: net(x, t) -> eps."""
-    context = cond[0][0]
-
-    def net(x, t):
-        return Models(*tiny).unet(x, t, context=context.expand(len(x), -1, -1), transformer_options={})
-
-    return net
+def scheduler(model, **named):
+    inputs = {"steps": 4, "denoise": 1.0, "grid": "distillation", "times": ""}
+    return run("TCD_Scheduler", model=model, **inputs | named)[0]
 
 
-def noise_stream():
-    """The generator that the sampler takes its injected noise from."""
-    return torch.Generator().manual_seed(SEED + adapt().NOISE_SEED_OFFSET)
+def gammas(start=0.5, end=0.1, curve="linear", values=""):
+    return run("TCD_GammaSchedule", start=start, end=end, curve=curve, values=values)[0]
 
 
-def initial_noise(batch=1):
-    return run("RandomNoise", noise_seed=SEED)[0].generate_noise(empty(batch))
-
-
-def recorded(model, cond, batch=1, gamma=0.3, steps=4):
-    """(the trajectory that the sampler's own recorder kept, the sampled latent)."""
-    model, recorder = run("TCD_RecordTrajectory", model=model)
-    out = sample(model, cond, tcd_sampler(gamma), sigmas(model, steps), empty(batch), seed=SEED)
-    return recorder.trajectory(), out
-
-
-@pytest.mark.parametrize("steps", [1, 4, 20])
-def test_gamma_0_is_euler(model, cond, steps):
-    levels = sigmas(model, steps)
-    ours = sample(model, cond, tcd_sampler(gamma=0.0), levels)
-    assert far(ours, sample(model, cond, stock_sampler("euler"), levels)) < 1e-6 * steps  # what each step rounds off
-
-
-@pytest.mark.parametrize("grid", ["distillation", "dense"])
-@pytest.mark.parametrize("steps", [1, 2, 4, 8, 20, 50])
-def test_the_scheduler_gives_the_reference_noise_levels(model, steps, grid):
-    reference = TCDScheduler()
-    reference.set_timesteps(steps, original_inference_steps=1000 if grid == "dense" else None)
-    times = reference.timesteps
-    alpha_bar = reference.alphas_cumprod[times]
-    levels = sigmas(model, steps, grid=grid)
-    assert levels[-1] == 0
-    assert torch.equal(model.get_model_object("model_sampling").timestep(levels[:-1]), times)
-    torch.testing.assert_close(levels[:-1], ((1 - alpha_bar) / alpha_bar).sqrt(), rtol=1e-5, atol=0)
+def ksampler(model, cond, **named):
+    inputs = {"seed": 0, "steps": 4, "cfg": 1.0, "gamma": 0.3, "order": "1", "positive": cond, "negative": cond}
+    inputs |= {"latent": empty(), "denoise": 1.0, "grid": "distillation", "last_step": "x0"}
+    return run("TCD_KSampler", model=model, **inputs | named)
 
 
 @pytest.mark.parametrize(("grid", "k"), [("distillation", 20), ("dense", 1)])
@@ -78,129 +46,135 @@ def test_denoise_below_1_keeps_the_last_steps_of_a_longer_schedule(model):
 def test_more_steps_than_the_grid_has_are_refused(model):
     assert len(sigmas(model, 50)) == 51
     assert len(sigmas(model, 51, grid="dense")) == 52
-    with pytest.raises(ValueError, match=r"\[1, 50\].*got 51"):
+    with pytest.raises(ValueError, match=r"\[1, 50\].*got 51; take fewer, or the dense grid"):
         sigmas(model, 51)
+    with pytest.raises(ValueError, match=r"30 steps at denoise 0\.5: .*got 60"):
+        sigmas(model, 30, denoise=0.5)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_split_sigmas_without_noise_give_the_whole(model, cond, at):
-    levels = sigmas(model)
-    high, low = run("SplitSigmas", sigmas=levels, step=at)
-    half = {"samples": sample(model, cond, tcd_sampler(0.0), high, seed=SEED)}
-    whole = sample(model, cond, tcd_sampler(0.0), levels, seed=SEED)
-    assert far(sample(model, cond, tcd_sampler(0.0), low, half, seed=None), whole) < 1e-5
+def test_times_of_ones_own_replace_steps_and_grid(model):
+    assert torch.equal(scheduler(model, times="999, 759, 499, 259", steps=7, grid="dense"), sigmas(model, 4))
+    assert torch.equal(scheduler(model, times="499 259"), sigmas(model, 4)[2:])
+    with pytest.raises(ValueError, match=r"denoise must be 1 with times of your own, got 0\.5"):
+        scheduler(model, times="499", denoise=0.5)
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 3, 4])
-def test_split_sigmas_with_noise_stay_finite_and_in_scale(model, cond, at):
-    levels = sigmas(model)
-    high, low = run("SplitSigmas", sigmas=levels, step=at)
-    first = {"samples": sample(model, cond, tcd_sampler(), high, seed=SEED)}
-    split = sample(model, cond, tcd_sampler(), low, first, seed=None)
-    whole = sample(model, cond, tcd_sampler(), levels, seed=SEED)
-    assert torch.isfinite(split).all()
-    assert 0.5 < split.std() / whole.std() < 2
+def test_settings_replace_the_steps(model):
+    assert torch.equal(scheduler(model, steps=4, settings=settings(steps=2)), sigmas(model, 2))
 
 
-def test_the_same_seed_gives_the_same_bits(model, cond):
-    levels, sampler = sigmas(model), tcd_sampler()
-    first = sample(model, cond, sampler, levels, seed=SEED)
-    assert torch.equal(first, sample(model, cond, sampler, levels, seed=SEED))
-    assert not torch.equal(first, sample(model, cond, sampler, levels, seed=SEED + 1))
+def test_settings_replace_gamma_and_order(model, cond):
+    told = tcd_sampler(0.9, "2", settings=settings(gamma=0.0, order="1"))
+    assert torch.equal(sample(model, cond, told, sigmas(model)), sample(model, cond, tcd_sampler(0.0), sigmas(model)))
 
 
-def test_injected_noise_is_standard_normal_and_uncorrelated_with_the_initial_noise(model, cond):
-    path, _ = recorded(model, cond, batch=16)
-    std = (path.s.square() - path.s_prime.square()).sqrt()[:-1]
-    injected = (path.x_s - path.x_s_prime)[:-1] / std.reshape(-1, 1, 1, 1, 1)
-    draws = torch.cat([initial_noise(16)[None], injected]).flatten(1)
-    assert draws.shape == (4, 16 * 4 * 16 * 16)
-    # 16,384 numbers: a correlation has a standard deviation of 0.008
-    assert (torch.corrcoef(draws) - torch.eye(4)).abs().max() < 0.03
-    assert (draws.std(1) - 1).abs().max() < 0.03
+def test_a_gamma_schedule_replaces_gamma(model, cond):
+    def drawn(**named):
+        return sample(model, cond, tcd_sampler(**named), sigmas(model))
+
+    assert torch.equal(drawn(gamma=0.9, gammas=gammas(0.3, 0.3)), drawn(gamma=0.3))
+    assert torch.equal(drawn(gammas=gammas(values="0.3, 0.3, 0.3, 0.8")), drawn(gamma=0.3))
+    assert torch.equal(drawn(gammas=gammas(values="0.3 0.3 0.3")), drawn(gamma=0.3))
+    assert not torch.equal(drawn(gammas=gammas(0.3, 0.2)), drawn(gamma=0.3))
 
 
-def test_inpainting_keeps_what_is_masked_out(model, cond):
+@pytest.mark.parametrize("curve", ["linear", "smooth", "early", "late"])
+def test_a_curve_goes_from_start_to_end(model, curve):
+    schedule, levels = module("adapt").schedule_of_model(model), sigmas(model, 50)
+    along = gammas(0.8, 0.2, curve).along(schedule, levels)
+    assert along[0] == pytest.approx(0.8)
+    assert along[-1] == pytest.approx(0.2)
+    assert along == sorted(along, reverse=True)
+    assert torch.tensor(along).diff().abs().max() < 0.03
+
+
+def test_a_curve_knows_where_it_is_on_split_sigmas(model):
+    schedule, levels = module("adapt").schedule_of_model(model), sigmas(model, 8)
+    made = gammas(0.8, 0.2, "early")
+    assert made.along(schedule, levels[1:]) == made.along(schedule, levels[1:4]) + made.along(schedule, levels[4:])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.3, x", r"values must be numbers in \[0, 1\].*got 'x'"),
+        ("0.3, 1.7", r"gamma must be in \[0, 1\], got 1\.7"),
+        ("nan", r"gamma must be in \[0, 1\], got nan"),
+    ],
+)
+def test_bad_values_of_gamma_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        gammas(values=text)
+
+
+def test_another_number_of_gammas_than_steps_is_named(model, cond):
+    with pytest.raises(ValueError, match="4 steps need as many values of gamma, got 2"):
+        sample(model, cond, tcd_sampler(gammas=gammas(values="0.3, 0.2")), sigmas(model))
+
+
+@pytest.mark.parametrize("order", ["1", "2"])
+@pytest.mark.parametrize("denoise", [1.0, 0.5])
+def test_the_ksampler_is_the_nodes_that_it_stands_for(model, cond, order, denoise):
+    latent = {"samples": torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))}
+    got, denoised, _ = ksampler(model, cond, seed=7, gamma=0.4, order=order, latent=latent, denoise=denoise)
+    wanted = sample(model, cond, tcd_sampler(0.4, order), sigmas(model, 4, denoise), latent, seed=7)
+    assert torch.equal(got["samples"], wanted)
+    assert far(denoised["samples"], wanted) < 1e-6
+
+
+def test_the_ksampler_guides(tiny, cond):
+    negative = run("CLIPTextEncode", clip=tiny[1], text="")[0]
+    inputs = {"add_noise": True, "noise_seed": 0, "cfg": 3.0, "positive": cond, "negative": negative}
+    inputs |= {"sampler": tcd_sampler(), "sigmas": sigmas(tiny[0]), "latent_image": empty()}
+    wanted = run("SamplerCustom", model=tiny[0], **inputs)[0]["samples"]
+    assert torch.equal(ksampler(tiny[0], cond, cfg=3.0, negative=negative)[0]["samples"], wanted)
+    assert not torch.equal(ksampler(tiny[0], cond, cfg=1.0, negative=negative)[0]["samples"], wanted)
+
+
+def test_the_ksampler_gives_its_trajectory(model, cond):
+    got, _, recorder = ksampler(model, cond)
+    path = recorder.trajectory()
+    assert len(path) == 4
+    assert far(model.model.process_latent_out(path.final), got["samples"]) < 1e-6
+    assert (path.s_prime[:-1] < path.s[:-1]).all()  # what no callback tells: our own recorder was there
+
+
+def test_settings_replace_all_that_the_ksampler_has_of_them(model, cond):
+    told = settings(steps=2, cfg=1.0, gamma=0.0, order="2")
+    wanted = ksampler(model, cond, steps=2, cfg=1.0, gamma=0.0, order="2")[0]["samples"]
+    got = ksampler(model, cond, steps=5, cfg=4.0, gamma=0.9, order="1", settings=told)[0]["samples"]
+    assert torch.equal(got, wanted)
+
+
+def test_the_ksampler_keeps_what_is_masked_out(model, cond):
     kept = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     mask = torch.zeros(1, 128, 128)
     mask[..., 64:] = 1
     (latent,) = run("SetLatentNoiseMask", samples={"samples": kept}, mask=mask)
-    out = sample(model, cond, tcd_sampler(), sigmas(model), latent)
-    torch.testing.assert_close(out[..., :7], kept[..., :7], rtol=0, atol=1e-6)
-    assert (out[..., 9:] - kept[..., 9:]).abs().min(0).values.mean() > 0.01
-
-
-def test_a_batch_is_its_items_side_by_side(model, cond):
-    levels, sampler = sigmas(model), tcd_sampler(0.0)
-    both = sample(model, cond, sampler, levels, empty(3), seed=SEED)
-    one = run("LatentFromBatch", samples=empty(3), batch_index=2, length=1)[0]
-    assert far(both[2:], sample(model, cond, sampler, levels, one, seed=SEED)) < 1e-4
-
-
-def test_the_callback_shows_clean_predictions(model, cond):
-    seen = []
-    (guider,) = run("BasicGuider", model=model, conditioning=cond)
-    levels = sigmas(model)
-    with torch.inference_mode():
-        noise = initial_noise()
-        out = guider.sample(
-            noise,
-            torch.zeros_like(noise),
-            tcd_sampler(0.0),
-            levels,
-            callback=lambda i, x0, x, total: seen.append((i, x0.clone(), x.clone(), total)),
-            disable_pbar=True,
-            seed=SEED,
-        )
-    assert [(i, total) for i, _, _, total in seen] == [(0, 4), (1, 4), (2, 4), (3, 4)]
-    assert torch.equal(seen[-1][1], out)
-    for (i, x0, x, _), (_, _, after, _) in pairwise(seen):
-        assert far(x0 + levels[i + 1] / levels[i] * (x - x0), after) < 1e-5
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("order", ["1", "2"])
-def test_comfyui_units_are_exact(tiny, cond, order, gamma):
-    """The same run of the package in its own variance-preserving units."""
-    net, sched = eps_network(tiny, cond), Models(*tiny).sched
-    # ComfyUI evaluates at the nearest whole timestep; only the midpoint of order 2 is not one already.
-    predict = tcd.as_x0(lambda x, t: net(x, t.round()), sched, "eps")
-    with torch.inference_mode():
-        steps = tcd.sample(predict, sched, initial_noise(), tcd.timesteps(sched, 4), gamma, order, noise_stream())
-        wanted = tcd.Trajectory.record(steps).final
-    got = sample(tiny[0], cond, tcd_sampler(gamma, order), sigmas(tiny[0]), seed=SEED)
-    assert far(got, wanted) < 1e-4
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("steps", [2, 4, 8])
-def test_every_state_equals_that_of_diffusers(tiny, cond, steps, gamma):
-    net, reference, generator = eps_network(tiny, cond), TCDScheduler(), noise_stream()
-    reference.set_timesteps(steps)
-    path, _ = recorded(tiny[0], cond, gamma=gamma, steps=steps)
-    x = initial_noise()
-    with torch.inference_mode():
-        for i, t in enumerate(reference.timesteps):
-            root = reference.alphas_cumprod[t].sqrt()
-            assert far(path.x_t[i] * root, x) < 1e-4
-            eps = net(x, t[None])
-            assert far(path.x0[i], (x - (1 - root**2).sqrt() * eps) / root) < 1e-4
-            x = reference.step(eps, int(t), x, eta=gamma, generator=generator, return_dict=False)[0]
+    got = ksampler(model, cond, latent=latent)[0]["samples"]
+    torch.testing.assert_close(got[..., :7], kept[..., :7], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("gamma", [1.7, -0.1, float("nan")])
 def test_gamma_outside_its_range_is_refused(gamma):
     with pytest.raises(ValueError, match=rf"gamma must be in \[0, 1\], got {gamma}"):
         tcd_sampler(gamma)
+    with pytest.raises(ValueError, match=rf"gamma must be in \[0, 1\], got {gamma}"):
+        gammas(gamma)
 
 
 def test_a_choice_outside_of_the_list_is_refused(model):
-    with pytest.raises(ValueError, match=r"order must be one of 1, 2.*; got '0'"):
+    with pytest.raises(ValueError, match=r"order must be one of 1, 2, s\+; got '0'"):
         tcd_sampler(order="0")
-    with pytest.raises(ValueError, match="grid must be one of distillation, dense; got 'fine'"):
+    with pytest.raises(ValueError, match=r"last_step must be one of x0, t0; got 'x'"):
+        tcd_sampler(last_step="x")
+    with pytest.raises(ValueError, match=r"grid must be one of distillation, dense; got 'fine'"):
         sigmas(model, grid="fine")
+    with pytest.raises(ValueError, match="curve must be one of linear, smooth, early, late; got 'round'"):
+        gammas(curve="round")
 
 
-def test_no_step_leaves_the_latent_as_it_is(model, cond):
-    latent = {"samples": torch.ones(1, 4, 16, 16)}
-    assert torch.equal(sample(model, cond, tcd_sampler(), sigmas(model, denoise=0.0), latent), latent["samples"])
+def test_a_network_that_gives_nan_is_named_with_its_step(model, cond):
+    broken = model_of(model, "eps", lambda x, t: x * (float("nan") if t[0] < 600 else 1.0))
+    with pytest.raises(ValueError, match=r"step 2: the network's prediction at t = .* is not finite"):
+        sample(broken, cond, tcd_sampler(), sigmas(model))

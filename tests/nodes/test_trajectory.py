@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from host_process import adapt, empty, far, run, sample, sigmas, stock_sampler, tcd_sampler
+from host_process import empty, far, module, run, sample, sigmas, stock_sampler, tcd_sampler
 
 pytestmark = pytest.mark.host
 
@@ -85,7 +85,7 @@ def test_of_two_recorders_in_a_row_both_record(recorded, cond):
 
 def test_the_model_that_came_in_is_left_as_it_was(model, recorded):
     assert recorded[0] is not model
-    assert adapt().RECORDER not in model.model_options["transformer_options"]
+    assert module("recorder").RECORDER not in model.model_options["transformer_options"]
     assert not any(model.wrappers.values())
 
 
@@ -124,3 +124,11 @@ def test_without_a_vae_the_frames_are_a_preview(recorded, cond, temp_folder):
     _, frames = view(recorder)
     assert frames.shape == (3, 16, 16, 3)
     assert 0 <= frames.min() < frames.max() <= 1
+
+
+def test_a_model_that_is_cloned_after_recording_is_recorded_exactly(recorded, cond):
+    """As by a LoRA loader in between. ComfyUI before 0.14 copies a model's options deeply."""
+    model, recorder = recorded
+    sample(model.clone().clone(), cond, tcd_sampler(), sigmas(model))
+    path = recorder.trajectory()
+    assert (path.s_prime[:-1] < path.s[:-1]).all()

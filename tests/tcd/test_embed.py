@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tcd
-from tcd.embed import sinusoids
+from tcd.embed import from_tensors, sinusoids, to_tensors
 
 SD = tcd.DiscreteVP.scaled_linear()
 
@@ -89,6 +90,74 @@ def test_a_failing_network_does_not_keep_s():
     with pytest.raises(TypeError):
         told(x, t, t, unknown=1)
     assert torch.equal(net(x, t), before)
+
+
+# --- in a LoRA file ---------------------------------------------------------------------------------------------------
+
+
+def filled(scale: float = 1.0) -> tcd.TargetTime:
+    torch.manual_seed(3)
+    embed = tcd.TargetTime(out=8, width=16, scale=scale)
+    nn.init.normal_(embed.out.weight)
+    return embed
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_the_tensors_of_a_file_give_the_same_embedding(scale, tmp_path):
+    embed, s = filled(scale), torch.tensor([-1.0, 0.25, 0.5])
+    tensors = to_tensors(embed)
+    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {
+        "tcd_target_time.hidden.weight": (8, 16),
+        "tcd_target_time.hidden.bias": (8,),
+        "tcd_target_time.out.weight": (8, 8),
+        "tcd_target_time.out.bias": (8,),
+        "tcd_target_time.scale": (),
+    }
+    save_file(tensors | {"lora_unet_x.alpha": torch.ones(())}, tmp_path / "a")
+    again = from_tensors(load_file(tmp_path / "a"))
+    assert again is not None
+    assert (again.scale, again.width) == (scale, 16)
+    assert torch.equal(again(s), embed(s))
+
+
+def test_half_precision_comes_back_as_float32():
+    tensors = to_tensors(filled(), torch.float16)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    again = from_tensors(tensors)
+    assert again is not None
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    torch.testing.assert_close(again(torch.tensor([9.0])), filled()(torch.tensor([9.0])), rtol=0, atol=5e-3)
+
+
+def test_reading_draws_no_random_numbers():
+    tensors, before = to_tensors(filled()), torch.get_rng_state()
+    from_tensors(tensors)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_file_of_another_order_has_none():
+    assert from_tensors({"lora_unet_x.alpha": torch.ones(())}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "reason"),
+    [
+        ("scale", None, "is missing"),
+        ("hidden.weight", None, "is missing"),
+        ("out.bias", None, "is missing"),
+        ("middle.bias", torch.ones(8), "is no tensor of an embedding of s"),
+        ("out.weight", torch.ones(8, 9), r"has shape \(8, 9\), the embedding of s wants \(8, 8\)"),
+        ("hidden.bias", torch.ones(9), r"has shape \(9,\), the embedding of s wants \(8,\)"),
+        ("hidden.weight", torch.ones(8), r"has shape \(8,\), the embedding of s wants \(1, 1\)"),
+        ("scale", torch.ones(1), r"has shape \(1,\), the embedding of s wants \(\)"),
+        ("out.bias", torch.full((8,), torch.nan), "is not finite"),
+    ],
+)
+def test_tensors_that_make_no_embedding_are_named(name, tensor, reason):
+    key, tensors = f"tcd_target_time.{name}", to_tensors(filled())
+    tensors = {k: t for k, t in tensors.items() if k != key} | ({} if tensor is None else {key: tensor})
+    with pytest.raises(ValueError, match=rf"tcd_target_time\.\w+(\.\w+)? {reason}"):
+        from_tensors(tensors)
 
 
 @pytest.mark.host

@@ -628,3 +628,24 @@ def test_a_run_that_is_split_at_a_time_equals_the_whole_one():
     *_, half = tcd.sample(predict, sched, x, times[:2], 0.3, generator=generator, end=times[2])
     *_, rest = tcd.sample(predict, sched, half.x_s, times[2:], 0.3, generator=generator)
     assert torch.equal(rest.x_s, whole.x_s)
+
+
+def test_noise_of_ones_own_is_asked_for_every_level_that_has_some():
+    x, asked = torch.randn(2, 3, generator=seeded()), []
+
+    def noise(s):
+        asked.append(s.item())
+        return torch.randn(x.shape, generator=seeded(int(s)))
+
+    predict, times = Gaussian(SD).x0, tcd.timesteps(SD, 4)
+    *_, last = tcd.sample(predict, SD, x, times, 0.3, noise=noise)
+    assert asked == [759.0, 499.0, 259.0]
+    state = x
+    for t, s in pairwise(times):
+        state = tcd.sss_step(predict, SD, state, t, s, 0.3, torch.randn(x.shape, generator=seeded(int(s))))
+    assert torch.equal(last.x_t, state)
+
+
+def test_noise_of_another_shape_is_named_with_both():
+    with pytest.raises(ValueError, match=r"the noise must have the shape of x, \(2, 3\); got \(2, 4\)"):
+        list(tcd.sample(Gaussian(SD).x0, SD, torch.ones(2, 3), tcd.timesteps(SD, 4), noise=lambda s: torch.ones(2, 4)))

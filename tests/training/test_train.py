@@ -114,7 +114,7 @@ def test_every_key_matches_in_comfyui(trained, monkeypatch, caplog):
     assert caplog.messages == []
     modules = len(load_file(trained[0])) // 3
     assert len(stock.patches) == modules < total
-    _, report = run("TCD_LoraLoader", model=model, lora=trained[0].name, strength=1.0)
+    *_, report = run("TCD_LoraLoader", model=model, lora=trained[0].name, strength=1.0)
     assert report.startswith(f"new.safetensors: {modules} of {modules} modules matched; base TinyConfig, rank 4")
 
 

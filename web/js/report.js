@@ -2,7 +2,7 @@
 import { app } from "../../../scripts/app.js";
 
 const NODE = "TCD_LoraLoader";
-const HEIGHT = 52; // pixels: three lines
+const HEIGHT = 80; // pixels: five lines
 
 function reportElement(node) {
   if (node.tcdReport) return node.tcdReport;
@@ -13,6 +13,8 @@ function reportElement(node) {
     minHeight: `${HEIGHT}px`,
     padding: "2px 8px",
     overflow: "auto",
+    whiteSpace: "pre-line", // one line of the report is one here
+    overflowWrap: "anywhere", // names of modules are long
     font: "12px sans-serif",
     color: "var(--input-text, #ddd)",
   });

@@ -242,6 +242,21 @@ def test_what_belongs_to_a_text_encoder_is_skipped_and_named(net, x, layers, tmp
     )
 
 
+def test_a_text_encoder_has_an_alpha_of_its_own(net, x, layers, tmp_path):
+    module = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+    text = {f"{module}.lora_A.weight": torch.ones(8, 7), f"{module}.lora_B.weight": torch.ones(7, 8)}
+    packed = {"unet.lora_alpha": 5, "unet.r": RANK, "text_encoder.lora_alpha": 100, "text_encoder.r": 8}
+    metadata = {"lora_adapter_metadata": json.dumps(packed)}
+    save_file(in_words("diffusers", layers) | text, tmp_path / "a", metadata)
+    assert check_scale(net, x, layers, tmp_path / "a", 5 / RANK).skipped == (module,)
+    state, _ = lora.read(tmp_path / "a")
+    modules = lora.modules_of(state, tmp_path / "a", metadata)
+    assert {name: parts["alpha"].item() for name, parts in modules.items() if name in (module, "unet.stem")} == {
+        module: 100,
+        "unet.stem": 5,
+    }
+
+
 def test_a_layer_of_the_network_is_none_of_a_text_encoder(tmp_path):
     net = nn.ModuleDict({"text_model": nn.ModuleDict({"fc": nn.Linear(4, 4)})})
     state = {f"text_model.fc.{part}": tensor for part, tensor in parts_of("lora", torch.Size([4, 4])).items()}

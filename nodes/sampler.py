@@ -1,0 +1,111 @@
+"""Strategic stochastic sampling as ComfyUI calls a sampler. Keeps nothing between runs: ComfyUI reuses its SAMPLERs."""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .. import tcd
+from . import adapt, masks, noise, target_time
+from .gammas import Gammas
+from .recorder import RECORDER
+
+ENDS = ("x0", "t0")  # the clean prediction, as Algorithm 4 and ComfyUI do; the smallest noise level, as diffusers
+
+
+def distinct(sigmas: Tensor) -> Tensor:
+    """Without repeated noise levels, each of which would be an evaluation for nothing; on the CPU."""
+    levels = torch.unique_consecutive(sigmas.cpu().float())
+    if len(levels) < len(sigmas):
+        logging.warning("TCD sampler: %d repeated noise levels are left out", len(sigmas) - len(levels))
+    return levels
+
+
+def predictor(model, extra_args: dict, schedule: adapt.HostSchedule, tcf: str) -> tcd.Predict:
+    """The guided, masked, hooked network as predict(x, t, s) -> x0; with s as an input of it for TCF(S+).
+
+    ComfyUI's Cancel stops it after any evaluation, also in the middle of a step.
+    """
+    options = extra_args.get("model_options", {})
+    if tcf == "s+" and not target_time.is_installed(options):
+        raise ValueError("order s+ needs a model that is told where it goes: load a TCF(S+) LoRA by TCD LoRA Loader")
+
+    def predict(x: Tensor, sigma: Tensor, target: Tensor | None = None) -> Tensor:
+        args = extra_args
+        if tcf == "s+" and target is not None:
+            told = target_time.told(options, float(schedule.own_time(target)))
+            args = {**extra_args, "model_options": told}
+        x0 = model(x, x.new_full((x.shape[0],), float(sigma)), **args)
+        throw_exception_if_processing_interrupted()
+        return x0
+
+    return predict
+
+
+def resumes(model, x: Tensor, extra_args: dict) -> None:
+    """Inpainting that goes on from a noisy latent keeps what was kept before, and says so where that is not known."""
+    if extra_args.get("denoise_mask") is None or bool(model.noise.any()) or not bool(model.latent_image.any()):
+        return
+    if not masks.recall(model, x):
+        logging.warning(
+            "TCD sampler: inpainting without noise, and not where a TCD Sampler has stopped: what the latent holds "
+            "outside of the mask is kept as it is, noise included"
+        )
+
+
+def watched(steps: Iterator[tcd.Step], count: int, extra_args: dict, callback, disable) -> Iterator[tcd.Step]:
+    """The steps, shown by a progress bar, ComfyUI's callback and the recorder, if there is one."""
+    record = extra_args.get("model_options", {}).get("transformer_options", {}).get(RECORDER)
+    for step in tqdm(steps, total=count, disable=disable):
+        if record is not None:
+            record.exact(step)
+        if callback is not None:
+            callback({"x": step.x_t, "i": step.i, "sigma": step.t, "sigma_hat": step.t, "denoised": step.x0})
+        yield step
+
+
+def sample_tcd(
+    model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict | None = None,
+    callback=None,
+    disable=None,
+    *,
+    gamma: float | Gammas = 0.3,
+    tcf: str = "1",
+    last_step: str = "x0",
+    noise_offset: int = 0,
+) -> Tensor:
+    """ComfyUI's sampler function, over any noise levels [n + 1], whole or split.
+
+    `last_step` "t0" lands where diffusers does, in its units, instead of on the clean prediction; only where the noise
+    levels end at 0. `noise_offset` chooses another noise to put back for the same seed.
+    """
+    extra_args = extra_args or {}
+    levels = distinct(sigmas)
+    if len(levels) < 2:
+        return x
+    schedule = adapt.schedule_of(model.inner_model.inner_model.model_sampling)
+    seed = extra_args.get("seed") or 0
+    drawn = noise.put_back(x, seed, noise_offset, noise.places(model.noise, seed))
+    resumes(model, x, extra_args)
+    lands = last_step == "t0" and float(levels[-1]) == 0
+    steps = tcd.sample(
+        predictor(model, extra_args, schedule, tcf),
+        schedule,
+        x,
+        levels[:-1],
+        gamma.along(schedule, levels[1:]) if isinstance(gamma, Gammas) else gamma,
+        tcf,
+        end="t0" if lands else levels[-1],
+        noise=drawn,
+    )
+    for step in watched(steps, len(levels) - 1, extra_args, callback, disable):
+        x = step.x_s
+    if extra_args.get("denoise_mask") is not None and float(levels[-1]) > 0:
+        masks.remember(model, x)
+    return schedule.as_diffusers(x, schedule.first) if lands else x

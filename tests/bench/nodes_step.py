@@ -1,0 +1,88 @@
+"""Time of sampling with our nodes inside ComfyUI, against its own samplers at as many evaluations.
+
+    python3 dev.py bench nodes
+
+On the tiny model the whole run counts, against `euler`. On a null model, whose network costs nothing, what is left is
+the sampler's own: against `euler_ancestral`, which puts noise back too. All take turns, so that whatever else the
+machine does falls on each; the medians and the median of the ratios of each turn are printed.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the tests' own helpers
+
+from host_models import model_of
+from host_process import run, sigmas, stock_sampler, tcd_sampler
+
+Run = Callable[[], Any]
+
+
+def sampling(model: Any, cond: Any, sampler: Any, levels: torch.Tensor, shape: tuple[int, ...]) -> Run:
+    """One run of ComfyUI's guider, without nodes around it."""
+    (guider,) = run("BasicGuider", model=model, conditioning=cond)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    latent = torch.zeros(shape)
+    return lambda: guider.sample(noise, latent, sampler, levels, disable_pbar=True, seed=0)
+
+
+def bare(model: Any, sampler: Any, levels: torch.Tensor, shape: tuple[int, ...]) -> Run:
+    """The sampler alone, on a guider that answers at once."""
+
+    class Guider:
+        inner_model = model.model
+        answer = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+        def __call__(self, x: torch.Tensor, sigma: torch.Tensor, model_options: dict, seed: int) -> torch.Tensor:
+            return self.answer
+
+    noise, latent = torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.zeros(shape)
+    return lambda: sampler.sample(Guider(), levels, {"seed": 0}, None, noise.clone(), latent, disable_pbar=True)
+
+
+def milliseconds(measured: Run) -> float:
+    began = time.perf_counter()
+    measured()
+    return (time.perf_counter() - began) * 1000
+
+
+def row(name: str, ours: Run, theirs: Run, rounds: int) -> None:
+    for warm in (ours, theirs):
+        warm()
+    pairs = []
+    for turn in range(rounds):  # each goes first every other turn
+        order = (ours, theirs) if turn % 2 else (theirs, ours)
+        taken = {id(measured): milliseconds(measured) for measured in order}
+        pairs.append((taken[id(ours)], taken[id(theirs)]))
+    us, them = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"| {name} | {us:.2f} | {them:.2f} | {ratio:.3f} |", flush=True)
+
+
+@torch.inference_mode()
+def main() -> None:
+    model, clip, _ = run("TCD_TinyLoader")
+    cond = run("CLIPTextEncode", clip=clip, text="red heart")[0]
+    null = model_of(model, "eps", lambda x, t: x)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ms a run")
+    print("| what | TCD Sampler | ComfyUI's | ratio |\n| --- | ---: | ---: | ---: |")
+    for steps in (4, 8):
+        levels, shape = sigmas(model, steps), (1, 4, 16, 16)
+        runs = [sampling(model, cond, sampler, levels, shape) for sampler in (tcd_sampler(), stock_sampler("euler"))]
+        row(f"tiny model, {steps} steps, against euler", *runs, rounds=60)
+    for size in (16, 64, 128):
+        for steps in (4, 8):
+            levels, shape = sigmas(null, steps), (1, 4, size, size)
+            samplers = (tcd_sampler(), stock_sampler("euler_ancestral"))
+            runs = [bare(null, sampler, levels, shape) for sampler in samplers]
+            row(f"no network, [1, 4, {size}, {size}], {steps} steps, against euler_ancestral", *runs, rounds=200)
+
+
+if __name__ == "__main__":
+    main()
