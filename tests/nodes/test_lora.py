@@ -256,9 +256,12 @@ def small_flux():
     pack()
     import comfy.model_base
     import comfy.supported_models
+    from comfy.ldm.flux.model import FluxParams
 
+    newer = {"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__dataclass_fields__ else {}
     config = comfy.supported_models.Flux(
-        {
+        newer
+        | {
             "image_model": "flux",
             "in_channels": 16,
             "out_channels": 16,

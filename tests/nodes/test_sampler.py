@@ -190,8 +190,7 @@ def test_a_batch_is_its_items_side_by_side(model, cond):
 def test_latents_of_any_rank(model, shape):
     class Guider:
         def __init__(self):
-            self.inner_model = model.model
-            self.conds = {}
+            self.inner_model, self.model_patcher, self.cfg = model.model, model, 1.0
 
         def __call__(self, x, sigma, model_options, seed):
             return 0.5 * x / (1 + sigma.reshape(-1, *[1] * (x.ndim - 1)))

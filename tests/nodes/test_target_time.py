@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from host_process import far, module, run, sample, sigmas, stock_sampler
+from host_process import far, module, run, sample, sigmas, stock_sampler, tcd_sampler
 from torch import nn
 
 import tcd
@@ -108,16 +108,14 @@ def test_telling_edits_nothing_of_the_caller_s(patched, target_time):
     assert target_time.told({}, 1) == {"transformer_options": {target_time.TARGET: 1.0}}
 
 
-def test_copies_are_deep(cond, patched):
-    """ComfyUI copies the options of every clone."""
-    wanted, twin = drawn(patched, cond, 9.0), patched.clone()
-    (theirs,) = twin.model_options["transformer_options"]["patches"]["emb_patch"]
+def test_clones_hear_it_too(cond, patched):
+    """ComfyUI copies the options of every clone, deeply before 0.14."""
+    wanted = drawn(patched, cond, 9.0)
+    assert torch.equal(drawn(patched.clone().clone(), cond, 9.0), wanted)
     (ours,) = copy.deepcopy(patched.model_options)["transformer_options"]["patches"]["emb_patch"]
     with torch.no_grad():
-        theirs.embed.out.weight.zero_()
         ours.embed.out.weight.zero_()
     assert torch.equal(drawn(patched, cond, 9.0), wanted)
-    assert not torch.equal(drawn(twin, cond, 9.0), wanted)
 
 
 def test_it_stays_float32_and_follows_to_devices(patched, target_time):
@@ -159,3 +157,18 @@ def test_it_runs_through_the_nodes(model, cond, patched):
         for m in (twice, patched)
     ]
     assert far(*pictures) > 0.01
+
+
+@pytest.mark.parametrize(("gamma", "wanted"), [(0.3, [531, 349, 181, -1]), (0.0, [759, 499, 259, -1])])
+def test_the_sampler_tells_where_each_step_goes(cond, patched, monkeypatch, gamma, wanted):
+    """To s', in the model's own timesteps; clean data is -1, as in tcd.DiscreteVP."""
+    target_time, seen = module("target_time"), []
+
+    def spied(options, s, told=target_time.told):
+        seen.append(s)
+        return told(options, s)
+
+    monkeypatch.setattr(target_time, "told", spied)
+    heard = sample(patched, cond, tcd_sampler(gamma, "s+"), sigmas(patched))
+    assert seen == wanted
+    assert far(heard, sample(patched, cond, tcd_sampler(gamma, "1"), sigmas(patched))) > 0.001
