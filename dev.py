@@ -83,7 +83,7 @@ CHECKS = {
 
 
 # What `bench` can time -> the script that does.
-BENCHMARKS = {"tcd": "tests/bench/tcd_step.py"}
+BENCHMARKS = {"tcd": "tests/bench/tcd_step.py", "nodes": "tests/bench/nodes_step.py"}
 
 
 class StepFailed(Exception):

@@ -114,7 +114,8 @@ def run_workflow(base_url: str, graph: Graph, on_progress: OnProgress = lambda d
 def pictures(outputs: Outputs) -> Iterator[tuple[str, dict]]:
     """(node id, {"filename", "subfolder", "type"}) of every picture that the nodes showed."""
     for node_id, shown in sorted(outputs.items()):
-        for item in shown.get("images", []):
+        plots = [view["files"]["plot"] for view in shown.get("tcd_view", [])]
+        for item in [*shown.get("images", []), *plots]:
             yield node_id, {key: item.get(key, "") for key in ("filename", "subfolder", "type")}
 
 

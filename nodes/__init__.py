@@ -15,13 +15,24 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from . import stock
+from .compare import Compare
 from .lora import LoraLoader
 from .sampling import GammaSchedule, KSampler, Sampler, Scheduler
 from .tiny import TinyLoader
 from .trajectory import RecordTrajectory, ViewTrajectory
 
 LORAS = Path(__file__).resolve().parent.parent / "demo" / "loras"
-NODES = [Sampler, Scheduler, GammaSchedule, KSampler, LoraLoader, RecordTrajectory, ViewTrajectory, TinyLoader]
+NODES = [
+    Sampler,
+    Scheduler,
+    GammaSchedule,
+    KSampler,
+    LoraLoader,
+    RecordTrajectory,
+    ViewTrajectory,
+    Compare,
+    TinyLoader,
+]
 
 
 class Extension(ComfyExtension):

@@ -1,7 +1,7 @@
 """Strategic stochastic sampling as ComfyUI calls a sampler. Keeps nothing between runs: ComfyUI reuses its SAMPLERs."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from .. import tcd
 from . import adapt, masks, noise, target_time
 from .gammas import Gammas
-from .recorder import RECORDER
 
+RECORDER = "tcd_recorder"  # key in transformer_options: who is told every step
 ENDS = ("x0", "t0")  # the clean prediction, as Algorithm 4 and ComfyUI do; the smallest noise level, as diffusers
 
 
@@ -56,12 +56,11 @@ def resumes(model, x: Tensor, extra_args: dict) -> None:
         )
 
 
-def watched(steps: Iterator[tcd.Step], count: int, extra_args: dict, callback, disable) -> Iterator[tcd.Step]:
-    """The steps, shown by a progress bar, ComfyUI's callback and the recorder, if there is one."""
-    record = extra_args.get("model_options", {}).get("transformer_options", {}).get(RECORDER)
+def watched(steps: Iterator[tcd.Step], count: int, recorders: Iterable, callback, disable) -> Iterator[tcd.Step]:
+    """The steps, shown by a progress bar, to the recorders and to ComfyUI's callback."""
     for step in tqdm(steps, total=count, disable=disable):
-        if record is not None:
-            record.exact(step)
+        for recorder in recorders:
+            recorder.exact(step)
         if callback is not None:
             callback({"x": step.x_t, "i": step.i, "sigma": step.t, "sigma_hat": step.t, "denoised": step.x0})
         yield step
@@ -79,11 +78,13 @@ def sample_tcd(
     tcf: str = "1",
     last_step: str = "x0",
     noise_offset: int = 0,
+    recorders: Iterable | None = None,
 ) -> Tensor:
     """ComfyUI's sampler function, over any noise levels [n + 1], whole or split.
 
     `last_step` "t0" lands where diffusers does, in its units, instead of on the clean prediction; only where the noise
-    levels end at 0. `noise_offset` chooses another noise to put back for the same seed.
+    levels end at 0. `noise_offset` chooses another noise to put back for the same seed. `recorders` hear every step:
+    those of the model unless given.
     """
     extra_args = extra_args or {}
     levels = distinct(sigmas)
@@ -104,7 +105,9 @@ def sample_tcd(
         end="t0" if lands else levels[-1],
         noise=drawn,
     )
-    for step in watched(steps, len(levels) - 1, extra_args, callback, disable):
+    if recorders is None:
+        recorders = extra_args.get("model_options", {}).get("transformer_options", {}).get(RECORDER) or ()
+    for step in watched(steps, len(levels) - 1, recorders, callback, disable):
         x = step.x_s
     if extra_args.get("denoise_mask") is not None and float(levels[-1]) > 0:
         masks.remember(model, x)

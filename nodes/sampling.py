@@ -72,7 +72,7 @@ class Scheduler(io.ComfyNode):
             search_aliases=["sigmas", "timesteps", "trajectory consistency", "few steps"],
             description="The noise levels a TCD model was distilled on, equal to diffusers' TCDScheduler.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The model to sample: its noise levels are used."),
                 inputs.steps(),
                 inputs.denoise(),
                 inputs.grid(),
@@ -157,7 +157,7 @@ class KSampler(io.ComfyNode):
             search_aliases=["ksampler", "trajectory consistency", "few steps", "hyper-sd", "pcm"],
             description="Samples a TCD-distilled model: the stock KSampler with gamma and order, and the trajectory.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The model to sample, with a TCD LoRA in it."),
                 io.Int.Input(
                     "seed",
                     default=0,

@@ -2,7 +2,7 @@
 
     python3 dev.py bench nodes
 
-On the tiny model the whole run counts, against `euler`. On a null model, whose network costs nothing, what is left is
+On the tiny model the whole run counts, against `euler`, and recorded against not recorded. On a null model, whose network costs nothing, what is left is
 the sampler's own: against `euler_ancestral`, which puts noise back too. All take turns, so that whatever else the
 machine does falls on each; the medians and the median of the ratios of each turn are printed.
 """
@@ -71,11 +71,16 @@ def main() -> None:
     cond = run("CLIPTextEncode", clip=clip, text="red heart")[0]
     null = model_of(model, "eps", lambda x, t: x)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ms a run")
-    print("| what | TCD Sampler | ComfyUI's | ratio |\n| --- | ---: | ---: | ---: |")
+    print("| what | ours | against | ratio |\n| --- | ---: | ---: | ---: |")
     for steps in (4, 8):
         levels, shape = sigmas(model, steps), (1, 4, 16, 16)
         runs = [sampling(model, cond, sampler, levels, shape) for sampler in (tcd_sampler(), stock_sampler("euler"))]
         row(f"tiny model, {steps} steps, against euler", *runs, rounds=60)
+    watched, _ = run("TCD_RecordTrajectory", model=model)
+    for steps in (4, 8):
+        levels, shape = sigmas(model, steps), (1, 4, 16, 16)
+        runs = [sampling(each, cond, tcd_sampler(), levels, shape) for each in (watched, model)]
+        row(f"tiny model, {steps} steps, recorded, against not recorded", *runs, rounds=60)
     for size in (16, 64, 128):
         for steps in (4, 8):
             levels, shape = sigmas(null, steps), (1, 4, size, size)
