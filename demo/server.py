@@ -6,6 +6,7 @@
 Standard library only: dev.py uses it from a Python that has nothing installed.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -82,14 +83,23 @@ def has_accelerator(python: str) -> bool:
     return done.stdout.strip() == "True"
 
 
-def server_command(python: str, port: int, folder: Path, pack: str) -> list[str]:
-    """The command line of a server that writes below `folder`, loads this pack alone and asks nobody outside."""
+def model_paths(models: Path, config: Path) -> list[str]:
+    """What tells ComfyUI of another models folder. It reads YAML, and JSON is YAML."""
+    folders = {entry.name: entry.name for entry in models.iterdir() if entry.is_dir()}
+    config.write_text(json.dumps({"more": {"base_path": str(models.resolve()), **folders}}), encoding="utf-8")
+    return ["--extra-model-paths-config", str(config)]
+
+
+def server_command(python: str, port: int, folder: Path, packs: list[str], models: Path | None = None) -> list[str]:
+    """The command line of a server that writes below `folder`, loads these packs alone and asks nobody outside."""
     command = [python, "main.py", "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
-    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", pack]
+    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *packs]
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
         command += [f"--{name}-directory", str(folder / name)]
+    if models is not None:
+        command += model_paths(models, folder / "model_paths.yaml")
     return command if has_accelerator(python) else [*command, "--cpu"]
 
 
@@ -137,12 +147,17 @@ def stop(process: subprocess.Popen) -> None:
 
 
 @contextmanager
-def server_process(host: Path, python: str, folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The server's process and address, once it answers; stopped at the end, however that comes."""
+def server_process(
+    host: Path, python: str, folder: Path, port: int = 0, models: Path | None = None, packs: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The server's process and address, once it answers; stopped at the end, however that comes.
+
+    `models` is a folder laid out as ComfyUI's models, used beside it; `packs` are other packs of its custom_nodes.
+    """
     port = free_port(port)
     base_url = f"http://127.0.0.1:{port}"
     pack = link_pack(host)
-    command = server_command(python, port, folder, pack.name)
+    command = server_command(python, port, folder, [pack.name, *packs], models)
     LOG.parent.mkdir(exist_ok=True)
     with suppress(PermissionError):  # a server that still runs keeps its own log, except on Windows
         LOG.unlink(missing_ok=True)
@@ -160,10 +175,15 @@ def server_process(host: Path, python: str, folder: Path, port: int = 0) -> Iter
 
 
 @contextmanager
-def running_server(host: Path | None = None, python: str = sys.executable) -> Iterator[str]:
-    """The address of a ComfyUI that runs for the length of the block and leaves nothing behind but its log."""
+def running_server(
+    host: Path | None = None, python: str = sys.executable, models: Path | None = None, packs: Sequence[str] = ()
+) -> Iterator[str]:
+    """The address of a ComfyUI that runs for the length of the block and leaves nothing behind but its log.
+
+    `models` and `packs` as in server_process.
+    """
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        server_process(host or comfyui_folder(), python, Path(folder)) as (_, base_url),
+        server_process(host or comfyui_folder(), python, Path(folder), models=models, packs=packs) as (_, base_url),
     ):
         yield base_url

@@ -1,7 +1,6 @@
 """What a test may need besides Python, and a word on what is missing: as a skip, or in CI as a failure."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -9,15 +8,11 @@ from importlib.util import find_spec
 import pytest
 
 from demo import server as demo_server
+from demo.workflows.browser import CHROMIUM, chromium_path
 
 os.environ.update(demo_server.OFFLINE)  # for the tests that load ComfyUI into their own process
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 REQUIRED = ("aiohttp", "comfyui_frontend_package", "sqlalchemy", "torchsde")  # a sample of ComfyUI's requirements
-
-
-def chromium_path() -> str | None:
-    return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
 @cache

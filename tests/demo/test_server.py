@@ -1,8 +1,10 @@
 """demo/server.py: linking the pack, and what is said when ComfyUI does not start."""
 
+import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +92,22 @@ def test_a_pack_that_comfyui_could_not_import_is_an_error(host, log):
     log.write_text(f"Cannot import {pack} module for custom nodes: boom\n   0.0 seconds (IMPORT FAILED): {pack}\n")
     with pytest.raises(server.ServerError, match=r"could not load this pack:\nCannot import .*: boom"):
         server.check_pack(pack)
+
+
+def test_other_packs_and_another_models_folder_are_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "has_accelerator", lambda python: True)
+    models = tmp_path / "weights"
+    (models / "loras").mkdir(parents=True)
+    (models / "notes.txt").touch()
+    command = server.server_command("python", 1, tmp_path / "work", ["ours", "theirs"], models)
+    packs = command.index("--whitelist-custom-nodes")
+    assert command[packs + 1 : packs + 3] == ["ours", "theirs"]
+    config = command[command.index("--extra-model-paths-config") + 1]
+    assert json.loads(Path(config).read_text()) == {"more": {"base_path": str(models), "loras": "loras"}}
+
+
+def test_without_a_models_folder_comfyui_uses_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "has_accelerator", lambda python: False)
+    command = server.server_command("python", 1, tmp_path, ["ours"])
+    assert "--extra-model-paths-config" not in command
+    assert command[-1] == "--cpu"

@@ -1,0 +1,175 @@
+"""Workflows of the embedded tiny model: nothing has to be downloaded, and any computer runs them in seconds."""
+
+from demo.workflows.builder import Graph, Node, Output
+from demo.workflows.recipes import custom, save
+
+LORA, TEXT, SIZE, BATCH = "tcd_tiny_lora.safetensors", "red heart", 128, 4
+ROCKET = "rocket"
+PITCH = 230  # pixels from one row of a comparison to the next
+
+
+def model(graph: Graph) -> tuple[Node, Node]:
+    """A column with the model and its LoRA."""
+    graph.column("Tiny model")
+    loader = graph.add("TCD_TinyLoader")
+    return loader, graph.add("TCD_LoraLoader", model=loader["MODEL"], lora=LORA)
+
+
+def prompt(graph: Graph, loader: Node, text: str) -> Output:
+    """A column with the text."""
+    graph.column("Prompt")
+    return graph.add("CLIPTextEncode", clip=loader["CLIP"], text=text)["CONDITIONING"]
+
+
+def start(graph: Graph) -> tuple[Node, Output]:
+    """Noise and size, at the end of a column."""
+    noise = graph.add("RandomNoise", noise_seed=0)
+    return noise, graph.add("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=BATCH)["LATENT"]
+
+
+def strips(graph: Graph, vae: Output, runs: dict[str, tuple]) -> None:
+    """Columns that sample, decode and join: a strip for each picture of the batch, in the order of the runs.
+
+    A run has a title and what `custom` wants: noise node, GUIDER, sampler node, SIGMAS, LATENT.
+    """
+    graph.column("Sample", width=340, pitch=PITCH, space=160)
+    sampled = [custom(graph, *run, title=title) for title, run in runs.items()]
+    graph.column("Decode", width=220, pitch=PITCH)
+    decoded = [graph.add("VAEDecode", samples=one, vae=vae)["IMAGE"] for one in sampled]
+    graph.column("Side by side", pitch=PITCH)
+    joined = decoded[0]
+    for picture in decoded[1:]:
+        joined = graph.add("ImageStitch", image1=joined, image2=picture, spacing_width=4)["IMAGE"]
+    graph.column("Result", width=620)
+    graph.add("PreviewImage", images=joined)
+
+
+def tcd(kinds: dict) -> Graph:
+    """The first workflow: pictures and their trajectory."""
+    graph = Graph(
+        kinds,
+        "First pictures, and the way to them",
+        "Four pictures in **4 network evaluations** each, by the emoji model that comes with this pack, on any "
+        "computer. *TCD View Trajectory* shows what happened: the noise level going down and up again, and the clean "
+        "prediction of every step.",
+        tries=(
+            "gamma 0 and 1 in *TCD Sampler*: no noise on the way, and the most",
+            "1, 2 and 8 steps in *TCD Scheduler*",
+            "another emoji: *cat face*, *rocket*, *pizza*, *crying face*",
+        ),
+    )
+    loader, lora = model(graph)
+    record = graph.add("TCD_RecordTrajectory", model=lora["MODEL"])
+    text = prompt(graph, loader, TEXT)
+    noise, empty = start(graph)
+    graph.column("Sampling")
+    guider = graph.add("BasicGuider", model=record["MODEL"], conditioning=text)
+    sampler = graph.add("TCD_Sampler")
+    sigmas = graph.add("TCD_Scheduler", model=record["MODEL"])
+    graph.column("Pictures", width=420)
+    sampled = custom(graph, noise, guider["GUIDER"], sampler, sigmas["SIGMAS"], empty)
+    save(graph, sampled, loader["VAE"])
+    graph.column("Trajectory", width=720)
+    graph.add("TCD_ViewTrajectory", trajectory=record["trajectory"], latent=sampled, vae=loader["VAE"])
+    return graph
+
+
+def gamma_sweep(kinds: dict) -> Graph:
+    """The same noise with six gammas."""
+    gammas = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    graph = Graph(
+        kinds,
+        "What gamma does",
+        "The same noise sampled with gamma **0, 0.2, 0.4, 0.6, 0.8 and 1**, from left to right; every strip is another "
+        "picture of the batch. At each step the sampler goes below its target and puts noise back: gamma says how far. "
+        "0 is deterministic (as Euler and DDIM), 1 throws everything away but the clean prediction (as LCM).",
+        tries=(
+            "2 and 8 steps in *TCD Scheduler*: the fewer steps, the less gamma has to say",
+            "*noise_offset* in one *TCD Sampler*: other noise on the way, from the same start",
+            "the paper's authors use 0.2 to 0.3 at 4 steps",
+        ),
+    )
+    loader, lora = model(graph)
+    text = prompt(graph, loader, ROCKET)
+    graph.column("gamma", pitch=PITCH)
+    titles = [f"gamma {gamma:g}" for gamma in gammas]
+    samplers = [graph.add("TCD_Sampler", title, gamma=gamma) for title, gamma in zip(titles, gammas, strict=True)]
+    graph.column("The same for all")
+    guider = graph.add("BasicGuider", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    sigmas = graph.add("TCD_Scheduler", model=lora["MODEL"])["SIGMAS"]
+    noise, empty = start(graph)
+    runs = [(noise, guider, sampler, sigmas, empty) for sampler in samplers]
+    strips(graph, loader["VAE"], dict(zip(titles, runs, strict=True)))
+    return graph
+
+
+def orders(kinds: dict) -> Graph:
+    """TCF(1) and TCF(2), at equal evaluations and at equal steps."""
+    graph = Graph(
+        kinds,
+        "Order 1 against order 2",
+        "The trajectory consistency function of orders 1 and 2. From left to right: order 1 in 4 steps, order 2 in "
+        "2 steps: **4 network evaluations each**; then order 2 in 4 steps, which costs 8. Order 2 looks at the "
+        "midpoint of every step. In the paper it scored slightly worse (4 steps: FID 13.35 against 12.68).\n\n"
+        "Order s+ tells the network where the step goes. It needs a LoRA that was distilled for it, and this one was "
+        "not: the node says so if you choose it.",
+        tries=("2 against 1 step, and 8 against 4", "gamma 0 in both: what remains is the function itself"),
+    )
+    loader, lora = model(graph)
+    text = prompt(graph, loader, ROCKET)
+    graph.column("Order", pitch=PITCH)
+    first = graph.add("TCD_Sampler", "order 1", order="1")
+    second = graph.add("TCD_Sampler", "order 2", order="2")
+    graph.column("Guider, steps, noise, size")
+    guider = graph.add("BasicGuider", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    four = graph.add("TCD_Scheduler", "4 steps", model=lora["MODEL"], steps=4)["SIGMAS"]
+    two = graph.add("TCD_Scheduler", "2 steps", model=lora["MODEL"], steps=2)["SIGMAS"]
+    noise, empty = start(graph)
+    runs = {
+        "order 1, 4 steps: 4 evaluations": (noise, guider, first, four, empty),
+        "order 2, 2 steps: 4 evaluations": (noise, guider, second, two, empty),
+        "order 2, 4 steps: 8 evaluations": (noise, guider, second, four, empty),
+    }
+    strips(graph, loader["VAE"], runs)
+    return graph
+
+
+def solvers(kinds: dict) -> Graph:
+    """TCD, LCM, Euler and DPM++ at 4 network evaluations."""
+    graph = Graph(
+        kinds,
+        "TCD against LCM, Euler and DPM++",
+        "**Four network evaluations each**, from the same noise. From left to right: TCD; ComfyUI's *lcm* sampler on "
+        "the same LoRA (gamma 1, but for the last step); Euler and DPM++ 2M on the plain model without guidance, 4 "
+        "steps; DPM++ 2M with guidance 4, for which 2 steps are left, as a guided step costs two evaluations.",
+        tries=(
+            "4 steps in *2 steps, guided* (8 evaluations), then 10 and 25: where the solvers catch up",
+            "1 step everywhere",
+        ),
+    )
+    loader, lora = model(graph)
+    text, plain = prompt(graph, loader, ROCKET), loader["MODEL"]
+    nothing = graph.add("CLIPTextEncode", "Negative (empty)", clip=loader["CLIP"], text="")["CONDITIONING"]
+    graph.column("Samplers")
+    ours = graph.add("TCD_Sampler")
+    lcm = graph.add("KSamplerSelect", "LCM", sampler_name="lcm")
+    euler = graph.add("KSamplerSelect", "Euler", sampler_name="euler")
+    dpmpp = graph.add("KSamplerSelect", "DPM++ 2M", sampler_name="dpmpp_2m")
+    graph.column("Steps, noise, size")
+    grid = graph.add("TCD_Scheduler", model=lora["MODEL"])["SIGMAS"]
+    four = graph.add("BasicScheduler", "4 steps", model=plain, scheduler="normal", steps=4)["SIGMAS"]
+    two = graph.add("BasicScheduler", "2 steps, guided", model=plain, scheduler="normal", steps=2)["SIGMAS"]
+    noise, empty = start(graph)
+    graph.column("Guiders", pitch=PITCH)
+    distilled = graph.add("BasicGuider", "With the LoRA", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    bare = graph.add("BasicGuider", "Plain model", model=plain, conditioning=text)["GUIDER"]
+    guided = graph.add("CFGGuider", "Plain model, guided", model=plain, positive=text, negative=nothing, cfg=4.0)
+    runs = {
+        "TCD, 4 steps": (noise, distilled, ours, grid, empty),
+        "LCM, 4 steps": (noise, distilled, lcm, grid, empty),
+        "Euler, 4 steps": (noise, bare, euler, four, empty),
+        "DPM++ 2M, 4 steps": (noise, bare, dpmpp, four, empty),
+        "DPM++ 2M, 2 steps, guided": (noise, guided["GUIDER"], dpmpp, two, empty),
+    }
+    strips(graph, loader["VAE"], runs)
+    return graph
