@@ -17,7 +17,7 @@ from demo.mixture import METHODS, SCHED, SEED, Mixture, Student, distil, draw, m
 from tcd import plot
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
-GREY, GREEN, PURPLE = "#BBBBBB", "#009E73", "#CC79A7"  # with the two of tcd.plot, told apart by everybody
+GREY, GREEN, PURPLE = plot.GREY, plot.GREEN, plot.PURPLE
 SOLVERS = {  # solver -> (name, marker, colour)
     "ddim": ("TCF(1) = DDIM", "o", plot.DENOISE),
     "dpmpp_2s": ("TCF(2) = DPM++(2S)", "s", plot.DIFFUSE),
@@ -65,6 +65,7 @@ def sampling(teacher: Mixture, student: Student) -> Figure:
             steps = tcd.sample(student.plain, SCHED, x, tcd.timesteps(SCHED, 4), gamma, "1", generator)
             path = tcd.Trajectory.record(steps)
         plot.zigzag(above, path)
+        above.spines[["right", "top"]].set_visible(False)
         below.scatter(*reference(teacher, 1500).T, s=1, color=GREY)
         states = (part.flatten(0, 1) for part in (path.x_t, path.x_s_prime, path.x_s))
         for start, middle, end in zip(*states, strict=True):

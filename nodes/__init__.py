@@ -1,10 +1,11 @@
 """The nodes: thin wrappers of `tcd` in ComfyUI's V3 API. `adapt` is the only file that knows ComfyUI's units.
 
-sampling.py, lora.py, trajectory.py, tiny.py   the nodes
+sampling.py, lora.py, trajectory.py, compare.py, tiny.py   the nodes
 sampler.py      what ComfyUI calls to sample; noise.py, masks.py, gammas.py: its parts
 target_time.py  the s-embedding of TCF(S+) in a UNet
-recorder.py     what a recording model remembers
-settings.py     which gamma, steps and cfg suit which LoRA
+lora_match.py   which weight a LoRA's module is for; settings.py: which gamma, steps and cfg suit which LoRA
+recorder.py     what a recording model remembers; view.py: as pictures and numbers for the front end
+methods.py      the ways to sample that TCD_Compare knows; sheet.py draws its sheets
 inputs.py, schema.py   inputs that nodes share; schemas on older hosts
 stock.py        opt-in names in ComfyUI's own lists
 """

@@ -24,14 +24,19 @@ def distinct(sigmas: Tensor) -> Tensor:
     return levels
 
 
+def check_hears(model_options: dict, tcf: str) -> None:
+    """Raises ValueError for TCF(S+) on a model that is not told where a step goes."""
+    if tcf == "s+" and not target_time.is_installed(model_options):
+        raise ValueError("order s+ needs a model that is told where it goes: load a TCF(S+) LoRA by TCD LoRA Loader")
+
+
 def predictor(model, extra_args: dict, schedule: adapt.HostSchedule, tcf: str) -> tcd.Predict:
     """The guided, masked, hooked network as predict(x, t, s) -> x0; with s as an input of it for TCF(S+).
 
     ComfyUI's Cancel stops it after any evaluation, also in the middle of a step.
     """
     options = extra_args.get("model_options", {})
-    if tcf == "s+" and not target_time.is_installed(options):
-        raise ValueError("order s+ needs a model that is told where it goes: load a TCF(S+) LoRA by TCD LoRA Loader")
+    check_hears(options, tcf)
 
     def predict(x: Tensor, sigma: Tensor, target: Tensor | None = None) -> Tensor:
         args = extra_args

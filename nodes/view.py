@@ -1,6 +1,7 @@
 """A recorded trajectory as what the front end shows: pictures in files, numbers in JSON (web/js/trajectory.js)."""
 
 import json
+import math
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,11 @@ def preview_pixels(latent_format, x: Tensor) -> Tensor:
 
 
 def decoded(latent_format, vae, x: Tensor) -> Tensor:
-    """Pictures [n, H, W, 3] in [0, 1] of model-space states [n, C, H, W], by the VAE."""
-    return vae.decode(latent_format.process_out(x)).flatten(0, -4).cpu().float()
+    """Pictures [n, H, W, 3] in [0, 1] of model-space states [n, C, H, W], by the VAE; of a video's, which makes several
+    of each, the first."""
+    latent = latent_format.process_out(x)
+    pictures = vae.decode(latent[:, :, None] if getattr(vae, "latent_dim", 2) == 3 else latent)
+    return (pictures[:, 0] if pictures.ndim == 5 else pictures).cpu().float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +111,19 @@ def as_image(pixels: Tensor) -> Image.Image:
 
 
 def numbers(values: Tensor | None) -> list | None:
-    return None if values is None else values.double().tolist()
+    """As lists, for JSON, which has no nan: it becomes null."""
+    if values is None:
+        return None
+    if values.ndim > 1:
+        return [numbers(row) for row in values]
+    return [value if math.isfinite(value) else None for value in values.double().tolist()]
 
 
 def measures(path: tcd.Trajectory, item: int) -> dict[str, list | None]:
     """Per step: change of the clean prediction, distance to the path without noise, detail."""
     distance = path.distance()
     return {
-        "drift": [None, *path.drift()[:, item].double().tolist()],
+        "drift": [None, *(numbers(path.drift()[:, item]) or [])],
         "distance": None if distance is None else numbers(distance[:, item]),
         "detail": numbers(path.detail()[:, item]),
     }
@@ -125,7 +134,7 @@ def plane(path: tcd.Trajectory, item: int) -> dict[str, list | None]:
     return {
         "path": numbers(found.path),
         "reference": numbers(found.reference),
-        "explained": [float(part) for part in found.explained],
+        "explained": numbers(torch.as_tensor(found.explained)),
     }
 
 
@@ -162,9 +171,7 @@ def show(recorder, latent: Tensor, item: int, keep: bool, vae, compare=None) -> 
 
     run, is_of_latent = recorder.run_of(latent)
     path, painter = run.trajectory(), Painter(recorder.latent_format, vae)
-    batch = path.x0.shape[1]
-    if item >= batch:
-        raise ValueError(f"item must be below the batch size {batch}, got {item}")
+    path.item(item)  # for what it raises, before anything is written
     folder = Folder.make(keep)
     pictures = painted(path, painter, item)
     runs = [run_of("trajectory", path, pictures, folder)]

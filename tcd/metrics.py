@@ -186,15 +186,34 @@ def high_frequency_energy(images: Tensor, cutoff: float = 0.25) -> Tensor:
         raise ValueError(f"images must be 8 pixels a side at least, got {height} x {width}")
     if not 0 < cutoff <= 0.5:
         raise ValueError(f"cutoff must be in (0, 0.5] cycles/pixel, got {cutoff:g}")
-    x = images.detach().cpu().double().movedim(-1, 1)  # [B, 3, H, W]
+    return _share_above(images.detach().movedim(-1, 1), cutoff)
+
+
+def state_detail(x: Tensor) -> Tensor:
+    """`high_frequency_energy` of states [n, B, C, ...] of any range and number of channels, in [0, 1], shape [n, B].
+
+    Frequencies are those of the last two dimensions, in cycles per cell of the state: a latent's cell is several pixels
+    wide. Frames of a video add up. States without space, [n, B, C], have no detail: 0. Raises ValueError for another
+    shape.
+    """
+    if x.ndim < 3:
+        raise ValueError(f"states must be [n, B, C, ...], got {[*x.shape]}")
+    height, width = (1, 1, *x.shape[3:])[-2:]
+    return torch.stack([_share_above(state.reshape(len(state), -1, height, width), 0.25) for state in x.detach()])
+
+
+def _share_above(x: Tensor, cutoff: float) -> Tensor:
+    """Share of the spectral energy above the cutoff, [B], of x [B, C, H, W]."""
+    x, (height, width) = x.cpu().double(), x.shape[-2:]
     window = torch.outer(_hann(height), _hann(width))
     mean = (window * x).sum((-2, -1), keepdim=True) / window.sum()  # the windowed one: so the window adds no energy
     energy = torch.fft.fft2(window * (x - mean)).abs().square().sum(1)  # [B, H, W]
     down, across = (torch.fft.fftfreq(side, dtype=x.dtype) for side in (height, width))
     radius = torch.hypot(down[:, None], across)
     total, high = energy.sum((-2, -1)), energy[:, radius > cutoff].sum(-1)
-    rounding = (1e-6 * window).square().sum() * height * width  # Parseval: an amplitude of 1e-6, float32's rounding
-    return torch.where(total > rounding, high / total, 0).float()
+    amplitude = 1e-6 * x.abs().amax((1, 2, 3))  # of float32's rounding; by Parseval, this energy:
+    rounding = amplitude.square() * window.square().sum() * height * width
+    return torch.where(total <= rounding, 0, high / total).float()
 
 
 def _hann(side: int) -> Tensor:

@@ -2,9 +2,10 @@
 
     python3 dev.py bench nodes
 
-On the tiny model the whole run counts, against `euler`, and recorded against not recorded. On a null model, whose network costs nothing, what is left is
-the sampler's own: against `euler_ancestral`, which puts noise back too. All take turns, so that whatever else the
-machine does falls on each; the medians and the median of the ratios of each turn are printed.
+On the tiny model the whole run counts, against `euler`, and recorded against not recorded. On a null model, whose
+network costs nothing, what is left is the sampler's own: against `euler_ancestral`, which puts noise back too. All take
+turns, so that whatever else the machine does falls on each; the medians and the median of the ratios of each turn are
+printed.
 """
 
 import statistics
