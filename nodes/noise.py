@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Callable
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -42,14 +43,16 @@ def places(initial: Tensor, seed: int) -> list[int]:
     return [found.get(i, i) for i in range(len(initial))]
 
 
-def put_back(x: Tensor, seed: int, offset: int, places: list[int]) -> Callable[[Tensor], Tensor]:
+def put_back(x: Tensor, initial: Tensor, seed: int, offset: int) -> Callable[[Tensor], Tensor]:
     """noise(s) for `tcd.sample`: standard normal, of the shape, dtype and device of x; made on the CPU, as ComfyUI's.
 
-    It depends on the noise level s but not on the step's number, so split sigmas go on as whole ones do.
+    `initial` is the run's initial noise. What is drawn depends on the noise level s but not on the step's number, so
+    split sigmas go on as whole ones do.
     """
+    of_batch = cache(partial(places, initial, seed))
 
     def noise(s: Tensor) -> Tensor:
-        drawn = [torch.randn(x.shape[1:], generator=stream(seed, offset, float(s), place)) for place in places]
+        drawn = [torch.randn(x.shape[1:], generator=stream(seed, offset, float(s), place)) for place in of_batch()]
         return torch.stack(drawn).to(x)
 
     return noise

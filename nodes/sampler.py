@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
@@ -18,10 +19,10 @@ ENDS = ("x0", "t0")  # the clean prediction, as Algorithm 4 and ComfyUI do; the 
 
 def distinct(sigmas: Tensor) -> Tensor:
     """Without repeated noise levels, each of which would be an evaluation for nothing; on the CPU."""
-    levels = torch.unique_consecutive(sigmas.cpu().float())
+    levels = [level for level, _ in groupby(sigmas.tolist())]
     if len(levels) < len(sigmas):
         logging.warning("TCD sampler: %d repeated noise levels are left out", len(sigmas) - len(levels))
-    return levels
+    return torch.tensor(levels)
 
 
 def check_hears(model_options: dict, tcf: str) -> None:
@@ -97,7 +98,7 @@ def sample_tcd(
         return x
     schedule = adapt.schedule_of(model.inner_model.inner_model.model_sampling)
     seed = extra_args.get("seed") or 0
-    drawn = noise.put_back(x, seed, noise_offset, noise.places(model.noise, seed))
+    drawn = noise.put_back(x, model.noise, seed, noise_offset)
     resumes(model, x, extra_args)
     lands = last_step == "t0" and float(levels[-1]) == 0
     steps = tcd.sample(

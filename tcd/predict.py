@@ -33,8 +33,9 @@ def combine(*terms: tuple[Level, Tensor]) -> Tensor:
     Computed in float32 at least.
     """
     (a, x), *rest = terms
-    dtype = torch.promote_types(x.dtype, a.dtype if isinstance(a, Tensor) else x.dtype)
-    dtype = torch.promote_types(dtype, torch.float32)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if isinstance(a, Tensor):
+        dtype = torch.promote_types(dtype, a.dtype)
     total = x.to(dtype) * (expand(a, x).to(dtype) if isinstance(a, Tensor) else a)
     for b, y in rest:
         if isinstance(b, Tensor):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -189,7 +190,8 @@ def sample(
     if isinstance(end, str) or float(targets[-1]) <= sched.clean:
         gammas[-1] = 0.0  # the end of the trajectory: nothing follows that could remove the noise again
     choose(TCF, "tcf", tcf)
-    s_primes = choose(RULES, "rule", rule)(sched, targets, torch.tensor(gammas, dtype=torch.float64))
+    go_to = choose(RULES, "rule", rule)
+    s_primes = go_to(sched, targets, torch.tensor(gammas, dtype=torch.float64)) if any(gammas) else targets
 
     def standard(s: Tensor) -> Tensor:
         device = generator.device if generator is not None else x.device
@@ -221,12 +223,12 @@ def check_times(sched: Schedule, times: Tensor, end: str | Time) -> tuple[Tensor
             raise ValueError(f"end must be x0, t0 or a time; got {end!r}")
         end = getattr(sched, ENDS[end])
     times = as_time(times).flatten()
-    targets = torch.cat([times[1:], times.new_full((1,), float(end))])
-    if len(times) == 0 or not bool((targets < times).all()):  # so put, it also refuses nan
-        raise ValueError(f"times must decrease down to the end, got {times.tolist()} and then {targets[-1].item():g}")
-    sched.check(times[0])
-    sched.check(targets[-1])
-    return times, targets
+    values = [*times.tolist(), float(end)]
+    if len(values) < 2 or not all(after < before for before, after in pairwise(values)):  # so put, it also refuses nan
+        raise ValueError(f"times must decrease down to the end, got {values[:-1]} and then {values[-1]:g}")
+    sched.check(values[0])
+    sched.check(values[-1])
+    return times, torch.tensor(values[1:], dtype=times.dtype, device=times.device)
 
 
 def check_finite(step: Step) -> None:

@@ -92,6 +92,9 @@ class Schedule(ABC):
 
     def check(self, t: Time) -> None:
         """Raises ValueError unless all times are within the schedule."""
+        value = number(t)
+        if value is not None and self.clean <= value <= self.highest:
+            return
         t = as_time(t)
         if not bool((inside := (t >= self.clean) & (t <= self.highest)).all()):
             wrong = t[~inside].flatten()[0].item()

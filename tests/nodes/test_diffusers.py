@@ -23,7 +23,7 @@ def random_net(x, t):
 
 def noise_stream(levels, like):
     """What our sampler puts back at each level, in turn."""
-    draw = module("noise").put_back(like, SEED, 0, list(range(len(like))))
+    draw = module("noise").put_back(like, torch.zeros_like(like), SEED, 0)
     return iter([draw(s) for s in levels[1:]])
 
 
