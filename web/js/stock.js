@@ -3,7 +3,8 @@ import { app } from "../../../scripts/app.js";
 
 const SETTING = "TCD.StockNames"; // nodes/stock.py reads it when ComfyUI starts
 const NAMES =
-  "TCD: tcd has gamma 0.3, tcd_smooth gamma 0 (no noise is put back), tcd_detail gamma 0.6. Use them with the scheduler tcd.";
+  "The algorithm used when sampling. Of TCD: tcd has gamma 0.3, tcd_smooth gamma 0 (no noise is put back), tcd_detail gamma 0.6. " +
+  "Use them with the scheduler tcd.";
 
 app.registerExtension({
   name: "tcd.stock",
@@ -17,10 +18,9 @@ app.registerExtension({
       defaultValue: false,
     },
   ],
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    const input = nodeData.input?.required?.sampler_name;
-    const names = Array.isArray(input?.[0]) ? input[0] : input?.[1]?.options;
-    if (!names?.includes("tcd")) return;
-    input[1] = { ...input[1], tooltip: [input[1]?.tooltip, NAMES].filter(Boolean).join(" ") };
+  // The widget's own tooltip: that of the node's definition gives way to the front end's translation.
+  nodeCreated(node) {
+    const widget = node.widgets?.find((widget) => widget.name === "sampler_name");
+    if (widget?.options?.values?.includes?.("tcd")) widget.tooltip = NAMES;
   },
 });
