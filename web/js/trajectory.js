@@ -37,7 +37,7 @@ async function restore(node) {
 /** Nodes 2.0 goes on to show another node's widget where a node gets its id: after undo, in a subgraph. */
 function takeOver(node) {
   const { element } = node.tcdViewer;
-  const stale = document.querySelector(`[data-node-id="${node.id}"] .tcd-view`);
+  const stale = document.querySelector(`[data-node-id="${node.id}"] .tcd-host`);
   if (stale && !element.isConnected && node.graph === app.canvas.graph) stale.replaceWith(element);
 }
 

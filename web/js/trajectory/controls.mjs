@@ -8,7 +8,8 @@ function iconButton(name, label, click) {
 /** {element, range, update(state)}; `state` is {position, positions, item, items, playing, words}. */
 export function createControls({ onMove, onPlay, onItem, onEnlarge }) {
   const play = iconButton("play", "Play", onPlay);
-  const range = html("input", { type: "range", min: 0, step: 1, "aria-label": "Step", input: () => onMove(range.valueAsNumber) });
+  const attributes = { type: "range", min: 0, step: 1, "aria-label": "Step" };
+  const range = html("input", { ...attributes, input: () => onMove(range.valueAsNumber) });
   const count = html("output", {});
   const items = html("select", { "aria-label": "Picture of the batch", change: () => onItem(Number(items.value)) });
   const enlarge = iconButton("enlarge", "Full screen", onEnlarge);

@@ -3,8 +3,16 @@ import { html } from "./dom.mjs";
 import { itemOf } from "./state.mjs";
 
 /** Where ComfyUI serves a file of a view. */
-export function addressOf(api, ref) {
-  return api.apiURL(`/view?${new URLSearchParams({ filename: ref.filename, subfolder: ref.subfolder, type: ref.type })}`);
+function addressOf(api, ref) {
+  const { filename, subfolder, type } = ref;
+  return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+}
+
+/** A link to each of {name: file}, to download it. */
+export function linksTo(api, files) {
+  const names = Object.keys(files).filter((name) => files[name]?.filename);
+  const attributes = (name) => ({ href: addressOf(api, files[name]), download: "", target: "_blank" });
+  return names.map((name) => html("a", attributes(name), name));
 }
 
 function picture(kind, caption, onLost) {
@@ -22,7 +30,8 @@ function strip(addresses, onPick) {
   const buttons = addresses.map((address, i) =>
     html(
       "button",
-      { type: "button", tabindex: "-1", "aria-label": `Step ${i + 1}`, click: () => onPick(i) }, // arrow keys reach them
+      // Not in the order of Tab: the arrow keys reach them all.
+      { type: "button", tabindex: "-1", "aria-label": `Step ${i + 1}`, click: () => onPick(i) },
       html("img", { src: address, alt: "", draggable: "false" }),
     ),
   );

@@ -14,7 +14,8 @@ const MEASURES = [
 function curveOf(values, number, x, y) {
   const known = values.map((value, i) => [i, value]).filter(([, value]) => Number.isFinite(value));
   const marker = dot("marker", 3.5);
-  const group = svg("g", { class: `run-${number}` }, polyline(known.map(([i, value]) => [x(i), y(value)]), "curve"), marker);
+  const curve = polyline(known.map(([i, value]) => [x(i), y(value)]), "curve");
+  const group = svg("g", { class: `run-${number}` }, curve, marker);
   const read = svg("tspan", { class: `value run-${number}` });
   const update = (step) => {
     const value = values[step];
@@ -31,7 +32,8 @@ function measureRow([key, name, about], row, view, item, x) {
   const top = 4 + row * 43;
   const y = linear(Math.min(0, ...all), Math.max(0, ...all), top + 38, top + 15);
   const curves = series.map((values, i) => curveOf(values, i, x, y));
-  const read = svg("text", { x: RIGHT, y: top + 8, "text-anchor": "end" }, ...curves.map((curve) => curve.read));
+  const read = svg("text", { x: RIGHT, y: top + 8, "text-anchor": "end" });
+  read.append(...(all.length ? curves.map((curve) => curve.read) : ["-"]));
   const group = svg("g", {}, svg("title", {}, about), label(6, top + 8, name), read, ...curves.map((one) => one.group));
   return { group, update: (runs) => curves.forEach((curve, i) => curve.update(runs[i].step)) };
 }

@@ -11,12 +11,15 @@ export function keyOf(view) {
   return file ? `${file.type}/${file.subfolder}/${file.filename}` : "";
 }
 
-/** Where the user left a view: an object that its viewer keeps up to date. */
-export function placeOf(view, start) {
-  const key = keyOf(view);
-  if (!places.has(key)) places.set(key, start);
+/** Where a view was last left, if it was. */
+export function placeOf(view) {
+  return places.get(keyOf(view));
+}
+
+export function keepPlace(view, place) {
+  places.delete(keyOf(view)); // it becomes the newest
+  places.set(keyOf(view), { ...place }); // a copy of the node may go elsewhere
   if (places.size > LIMIT) places.delete(places.keys().next().value);
-  return places.get(key);
 }
 
 export function remember(entry) {

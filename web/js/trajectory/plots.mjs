@@ -6,6 +6,7 @@ import { figure, itemOf, positionsOf, scaled } from "./state.mjs";
 
 const RIGHT = BOX.width - BOX.right;
 const BOTTOM = BOX.height - BOX.bottom;
+
 function levelAxis(levels, unit) {
   const isLog = unit === "sigma";
   const y = isLog ? logarithmic(levels, BOTTOM, BOX.top) : linear(0, Math.max(...levels), BOTTOM, BOX.top);
@@ -61,12 +62,13 @@ export function planePlot(view, number, item, onMove) {
   const box = several ? NARROW : PLANE;
   const to = planar([...path, ...(reference ?? [])], box);
   const points = path.map(to);
+  const round = ([cx, cy], i) => svg("circle", { cx, cy, r: i ? 2 : 3.5, class: i ? "state" : "start" });
   const travelled = polyline([], "travelled");
   const marker = dot("marker");
   const drawing = svg("svg", {});
   if (reference) drawing.append(polyline(reference.map(to), "reference"));
-  const dots = points.map(([cx, cy], i) => svg("circle", { cx, cy, r: i === 0 ? 3.5 : 2, class: i ? "state" : "start" }));
-  drawing.append(svg("g", { class: `run-${number}` }, polyline(points, "path"), travelled, ...dots, marker));
+  const parts = [polyline(points, "path"), travelled, ...points.map(round), marker];
+  drawing.append(svg("g", { class: `run-${number}` }, ...parts));
   const positions = positionsOf(view);
   const anchors = Array.from({ length: positions }, (_, i) => points[scaled(i, positions, run.t.length)]);
   scrubbable(drawing, box, anchors, false, onMove);
@@ -78,4 +80,3 @@ export function planePlot(view, number, item, onMove) {
     place(marker, points[step]);
   });
 }
-

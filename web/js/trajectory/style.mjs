@@ -1,10 +1,11 @@
-// The viewer's look, from ComfyUI's own colours, so that every theme fits. Blue and vermilion are told apart by everybody.
+// The viewer's look, from ComfyUI's own colours, so that every theme fits. Everybody tells blue from vermilion.
 
 const CSS = `
+.tcd-host { display: flex; width: 100%; height: 100%; min-height: var(--tcd-min-height); }
 .tcd-view {
   --a: #0072b2; --b: #d55e00; --line: var(--border-color, #4e4e4e); --text: var(--input-text, #ddd);
   --soft: color-mix(in srgb, var(--text) 62%, transparent);
-  box-sizing: border-box; width: 100%; height: 100%; min-height: var(--tcd-min-height); padding: 6px 8px;
+  box-sizing: border-box; flex: 1; min-width: 0; padding: 6px 8px;
   display: flex; flex-direction: column; gap: 6px; overflow: auto; container-type: inline-size;
   background: var(--comfy-input-bg, #222); color: var(--text); border-radius: 6px; font: 12px/1.35 sans-serif;
   user-select: none; cursor: default;
@@ -21,7 +22,8 @@ const CSS = `
   background: color-mix(in srgb, var(--b) 14%, transparent); overflow-wrap: anywhere; }
 .tcd-empty { justify-content: center; }
 .tcd-empty .tcd-message { border: 0; background: none; color: var(--soft); text-align: center; }
-.tcd-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.tcd-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; white-space: nowrap;
+  clip-path: inset(50%); }
 
 .tcd-body { flex: 1; min-height: 0; display: flex; flex-direction: column; gap: 8px; }
 .tcd-runs { flex: 1; min-height: 150px; display: flex; gap: 12px; }
@@ -32,7 +34,7 @@ const CSS = `
   border-radius: 50%; background: var(--run); }
 .tcd-compare .tcd-run { grid-template: "title" auto "clean" minmax(0, 1fr) "side" 84px "strip" auto / minmax(0, 1fr); }
 .tcd-compare .tcd-run h3 { display: block; }
-.tcd-picture { position: relative; min-height: 0; display: flex; flex-direction: column; align-items: center; gap: 2px; }
+.tcd-picture { min-height: 0; display: flex; flex-direction: column; align-items: center; gap: 2px; }
 .tcd-picture img { flex: 1; min-height: 0; width: 100%; object-fit: contain; border-radius: 4px; }
 .tcd-picture figcaption, .tcd-plot figcaption, .tcd-foot { font-size: 0.92em; color: var(--soft); }
 .tcd-picture.clean { grid-area: clean; }
@@ -81,7 +83,9 @@ const CSS = `
 .tcd-foot { display: flex; flex-wrap: wrap; gap: 0 10px; }
 .tcd-foot a { color: inherit; }
 
-@container (max-width: 380px) { .tcd-view:not(.tcd-compare) .tcd-plots { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+@container (max-width: 380px) {
+  .tcd-view:not(.tcd-compare) .tcd-plots { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+}
 @container (min-width: 1000px) { .tcd-plots { width: 1000px; align-self: center; } }
 .tcd-view:fullscreen .tcd-strip { height: 72px; }
 .tcd-view:fullscreen .tcd-strip button { flex-basis: 72px; }

@@ -1,15 +1,16 @@
 // The whole viewer as one element: what is shown, and what moves it.
 import { createControls } from "./controls.mjs";
 import { html } from "./dom.mjs";
-import { addressOf, createFrames } from "./frames.mjs";
+import { createFrames, linksTo } from "./frames.mjs";
 import { measurePlot } from "./measures.mjs";
-import { keyOf, placeOf } from "./memory.mjs";
+import { keepPlace, keyOf, placeOf } from "./memory.mjs";
 import { createPlayer } from "./player.mjs";
 import { levelPlot, planePlot } from "./plots.mjs";
 import { EMPTY, GONE, NOTHING, clamped, isUsable, itemsOf, movedBy, positionsOf, scaled, shownAt } from "./state.mjs";
 
 export class Viewer {
   #api;
+  #box;
   #view = null;
   #place = { position: 0, item: 0 };
   #parts = []; // each with update(runs)
@@ -28,10 +29,12 @@ export class Viewer {
   constructor(api) {
     this.#api = api;
     const inside = [this.#said, this.#body, this.#controls.element, this.#foot, this.#spoken];
-    const attributes = { class: "tcd-view widget-expands", role: "group", "aria-label": "Trajectory viewer" };
-    this.element = html("div", { ...attributes, keydown: (event) => this.#key(event) }, ...inside);
+    const attributes = { class: "tcd-view", role: "group", "aria-label": "Trajectory viewer" };
+    this.#box = html("div", { ...attributes, keydown: (event) => this.#key(event) }, ...inside);
     // Else ComfyUI drags the node; the middle button still moves the canvas.
-    this.element.addEventListener("pointerdown", (event) => event.button === 0 && this.#press(event));
+    this.#box.addEventListener("pointerdown", (event) => event.button === 0 && this.#press(event));
+    // In full screen the box leaves the node: what holds its place keeps Nodes 2.0 from shrinking the node.
+    this.element = html("div", { class: "tcd-host widget-expands" }, this.#box);
     this.#clear(NOTHING);
   }
 
@@ -41,13 +44,14 @@ export class Viewer {
 
   /** Show a view; `item` is where a new one starts. One that is shown already stays as it is. */
   show(view, item = 0) {
-    if (this.#view && keyOf(this.#view) === keyOf(view)) return;
+    if (this.#view && keyOf(view) && keyOf(view) === keyOf(this.#view)) return;
     this.#player.stop();
     if (!isUsable(view)) return this.#clear(view?.message || EMPTY);
     this.#view = view;
-    this.#place = placeOf(view, { position: positionsOf(view) - 1, item: clamped(item, itemsOf(view)) });
-    this.element.classList.toggle("tcd-compare", view.runs.length > 1);
-    this.element.classList.remove("tcd-empty");
+    const start = { position: positionsOf(view) - 1, item: clamped(item, itemsOf(view)) };
+    this.#place = { ...start, ...placeOf(view) };
+    this.#box.classList.toggle("tcd-compare", view.runs.length > 1);
+    this.#box.classList.remove("tcd-empty");
     this.say(view.message);
     this.#build();
   }
@@ -60,7 +64,7 @@ export class Viewer {
   /** Nothing of it runs, loads or is in full screen any more. */
   destroy() {
     this.#player.stop();
-    if (document.fullscreenElement === this.element) document.exitFullscreen();
+    if (document.fullscreenElement === this.#box) document.exitFullscreen();
     this.#clear("");
   }
 
@@ -69,12 +73,12 @@ export class Viewer {
     this.#parts = [];
     this.#body.replaceChildren();
     this.#foot.replaceChildren();
-    this.element.classList.add("tcd-empty");
+    this.#box.classList.add("tcd-empty");
     this.say(message);
   }
 
   #build() {
-    const { runs, held, files } = this.#view;
+    const { runs, held, files = {} } = this.#view;
     const { item } = this.#place;
     const onMove = (position) => this.#scrub(position);
     const frames = runs.map((run, number) => this.#frames(run, number, item));
@@ -84,7 +88,7 @@ export class Viewer {
     this.#parts = [...frames.map((one, i) => ({ update: (shown) => one.update(shown[i]) })), ...plots];
     const pictures = html("div", { class: "tcd-runs" }, ...frames.map((one) => one.element));
     this.#body.replaceChildren(pictures, html("div", { class: "tcd-plots" }, ...plots.map((one) => one.element)));
-    this.#foot.replaceChildren(held ? `Recorded: ${held}` : "", ...this.#links(files ?? {}));
+    this.#foot.replaceChildren(held ? `Recorded: ${held}` : "", ...linksTo(this.#api, files));
     this.#update();
   }
 
@@ -93,16 +97,12 @@ export class Viewer {
     return createFrames(this.#api, run, item, { number, onPick, onLost: () => this.say(GONE) });
   }
 
-  #links(files) {
-    const names = Object.keys(files).filter((name) => files[name]?.filename);
-    return names.map((name) => html("a", { href: addressOf(this.#api, files[name]), download: "", target: "_blank" }, name));
-  }
-
   #update() {
     const { position, item } = this.#place;
     const shown = shownAt(this.#view, position);
     const [positions, items] = [positionsOf(this.#view), itemsOf(this.#view)];
     const playing = this.#player.isPlaying();
+    keepPlace(this.#view, this.#place);
     this.#parts.forEach((part) => part.update(shown.runs));
     this.#controls.update({ position, positions, item, items, playing, words: shown.sentence });
     if (!playing) this.#spoken.textContent = shown.sentence; // while it plays, nobody can listen so fast
@@ -133,19 +133,21 @@ export class Viewer {
   #advance(calm) {
     const positions = positionsOf(this.#view);
     const next = this.#place.position + 1;
-    if (!this.element.isConnected || (calm && next === positions - 1)) this.#player.stop();
+    const isHidden = this.#box.getClientRects().length === 0; // in another graph, say
+    if (isHidden || (calm && next === positions - 1)) this.#player.stop();
     this.#move(next % positions);
   }
 
   #enlarge() {
     if (document.fullscreenElement) document.exitFullscreen();
-    else this.element.requestFullscreen();
+    else this.#box.requestFullscreen();
   }
 
   #press(event) {
     event.stopPropagation();
     // The arrow keys then move along the steps, wherever one clicked.
-    if (!event.target.closest("button, select, input, a")) requestAnimationFrame(() => this.#controls.range.focus());
+    if (event.target.closest("button, select, input, a")) return;
+    requestAnimationFrame(() => this.#controls.range.focus({ preventScroll: true }));
   }
 
   #key(event) {
