@@ -18,6 +18,8 @@ WORKFLOWS: dict[str, Callable[[dict], Graph]] = {
     "tiny_gamma_sweep": tiny.gamma_sweep,
     "tiny_orders": tiny.orders,
     "tiny_solvers": tiny.solvers,
+    "tiny_trajectories": tiny.trajectories,
+    "tiny_sheet": tiny.sheet,
     "sd15_tcd": sd15.tcd,
     "sd15_img2img": sd15.img2img,
     "sd15_inpaint": sd15.inpaint,

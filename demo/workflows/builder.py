@@ -24,6 +24,7 @@ HEIGHTS = {  # of nodes that hold more than rows
     "PreviewImage": 400,
     "SaveImage": 490,
     "TCD_ViewTrajectory": 710,
+    "TCD_Compare": 900,
 }
 REPORT = {"TCD_LoraLoader": 60}  # and of what a node shows below its rows, once it ran
 

@@ -173,3 +173,54 @@ def solvers(kinds: dict) -> Graph:
     }
     strips(graph, loader["VAE"], runs)
     return graph
+
+
+def trajectories(kinds: dict) -> Graph:
+    """Two runs of the same noise in one viewer."""
+    graph = Graph(
+        kinds,
+        "Two trajectories side by side",
+        "The same seed sampled with gamma **0.3 in 4 steps** and **1 in 8 steps**, each by one *TCD KSampler*, which "
+        "gives its trajectory too. *TCD View Trajectory* shows both: drag its slider, or click it and press the "
+        "arrow keys.",
+        tries=(
+            "gamma 0 in the second: what the noise changes",
+            "*order* 2 in one of them",
+            "batch size 3, and the list of pictures beside the slider",
+        ),
+    )
+    loader, lora = model(graph)
+    text = prompt(graph, loader, ROCKET)
+    _, empty = start(graph)
+    graph.column("Sampling")
+    given = {"model": lora["MODEL"], "seed": 3, "positive": text, "negative": text, "latent": empty}
+    first = graph.add("TCD_KSampler", "gamma 0.3, 4 steps", gamma=0.3, steps=4, **given)
+    second = graph.add("TCD_KSampler", "gamma 1, 8 steps", gamma=1.0, steps=8, **given)
+    graph.column("Trajectory", width=720)
+    runs = {"trajectory": first["trajectory"], "latent": first["latent"], "compare": second["trajectory"]}
+    graph.add("TCD_ViewTrajectory", vae=loader["VAE"], **runs)
+    return graph
+
+
+def sheet(kinds: dict) -> Graph:
+    """TCD Compare."""
+    graph = Graph(
+        kinds,
+        "Many methods on one sheet",
+        "*TCD Compare* samples the same noise by several methods at **equal network evaluations**: TCD and LCM with "
+        "the LoRA, Euler and DPM++ 2S on the plain model with guidance, whose steps cost two evaluations and more.",
+        tries=(
+            "*methods*: add ddim and dpmpp_2m",
+            "*gammas* 0, 0.3, 0.6, 1: a row for each",
+            "*steps* 4, 8, 20, 50: where the solvers catch up",
+        ),
+    )
+    loader, lora = model(graph)
+    text = prompt(graph, loader, ROCKET)
+    nothing = graph.add("CLIPTextEncode", "Negative (empty)", clip=loader["CLIP"], text="")["CONDITIONING"]
+    empty = graph.add("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=1)["LATENT"]
+    graph.column("Sheet", width=620)
+    given = {"model": lora["MODEL"], "vae": loader["VAE"], "positive": text, "negative": nothing, "latent": empty}
+    choices = {"steps": "1, 2, 4, 8", "gammas": "0.3", "equal_evaluations": True, "cfg": 4.0}
+    graph.add("TCD_Compare", teacher=loader["MODEL"], **given, **choices)
+    return graph
