@@ -13,13 +13,13 @@ HEAD = 16  # numbers that tell one picture's noise from another's; torch draws a
 ROUNDING = 0.02  # of noise that ComfyUI kept in a half-precision latent
 
 
-def stream(seed: int, offset: int, sigma: float, place: int) -> torch.Generator:
-    """The generator of one picture's noise on the way up to one noise level.
+def seed_of(seed: int, offset: int, sigma: float, place: int) -> int:
+    """The seed of one picture's noise on the way up to one noise level.
 
-    Hashed, so that no seed of it is one that ComfyUI's initial noise has; torch looks at 32 bits of a seed alone.
+    Hashed, so that it is none that ComfyUI's initial noise has; torch looks at 32 bits of a seed alone.
     """
     key = struct.pack("<QQfI", seed % 2**64, offset % 2**64, sigma, place)
-    return torch.Generator("cpu").manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little"))
+    return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
 
 
 def places(initial: Tensor, seed: int) -> list[int]:
@@ -49,10 +49,13 @@ def put_back(x: Tensor, initial: Tensor, seed: int, offset: int) -> Callable[[Te
     `initial` is the run's initial noise. What is drawn depends on the noise level s but not on the step's number, so
     split sigmas go on as whole ones do.
     """
-    of_batch = cache(partial(places, initial, seed))
+    of_batch, generator = cache(partial(places, initial, seed)), torch.Generator("cpu")
+
+    def draw(sigma: float, place: int) -> Tensor:
+        return torch.randn(1, *x.shape[1:], generator=generator.manual_seed(seed_of(seed, offset, sigma, place)))
 
     def noise(s: Tensor) -> Tensor:
-        drawn = [torch.randn(x.shape[1:], generator=stream(seed, offset, float(s), place)) for place in of_batch()]
-        return torch.stack(drawn).to(x)
+        first, *others = [draw(s.item(), place) for place in of_batch()]
+        return (torch.cat([first, *others]) if others else first).to(x)
 
     return noise
