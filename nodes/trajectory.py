@@ -28,6 +28,7 @@ class RecordTrajectory(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(), TrajectoryType.Output(display_name="trajectory")],
+            not_idempotent=True,  # or ComfyUI's cache gives two nodes with the same inputs one recorder
         )
 
     @classmethod

@@ -162,6 +162,16 @@ def run_of(name: str, path: tcd.Trajectory, pictures: dict[str, list[Tensor]], f
     return {"name": name, **{key: numbers(getattr(path, key)) for key in ("t", "s_prime", "s")}, "items": items}
 
 
+def other_trajectory(recorder) -> tcd.Trajectory:
+    """Raises ValueError for an empty one: nothing but a picture of it makes ComfyUI sample it first."""
+    try:
+        return recorder.trajectory()
+    except ValueError as error:
+        raise ValueError(
+            f"compare: {error}, before this node runs; TCD KSampler's trajectory always comes so"
+        ) from None
+
+
 def show(recorder, latent: Tensor, item: int, keep: bool, vae, compare=None) -> tuple[dict[str, Any], tuple]:
     """(the view for the front end, the node's outputs: plot, clean and noisy pictures, path of the data file).
 
@@ -176,7 +186,7 @@ def show(recorder, latent: Tensor, item: int, keep: bool, vae, compare=None) -> 
     pictures = painted(path, painter, item)
     runs = [run_of("trajectory", path, pictures, folder)]
     if compare is not None:
-        other = compare.trajectory()
+        other = other_trajectory(compare)
         runs.append(run_of("compare", other, painted(other, Painter(compare.latent_format, vae), item), folder))
     frames, noisy = pictures["x0"][item], pictures["x_t"][item]
     picture = torch.from_numpy(plot.to_array(plot.draw(path, frames.numpy(), noisy.numpy(), item)))

@@ -372,3 +372,14 @@ def test_a_latent_of_another_run_is_said_in_the_node(tiny, recorded, cond, temp_
 def test_states_of_a_video_show_their_first_frame():
     painter = module("view").Painter(SimpleNamespace(latent_rgb_factors=None))
     assert painter.paint(torch.randn(3, 4, 5, 6, 7)).shape == (3, 6, 7, 3)
+
+
+def test_another_trajectory_that_was_not_sampled_yet_is_named(tiny, model, cond, temp_folder):
+    (one, first), (_, second) = (run("TCD_RecordTrajectory", model=model) for _ in range(2))
+    out = sample(one, cond, tcd_sampler(), sigmas(model))
+    with pytest.raises(ValueError, match=r"compare: the trajectory is empty: .* before this node runs; TCD KSampler"):
+        shown(first, out, vae=tiny[2], compare=second)
+
+
+def test_two_recording_nodes_with_the_same_inputs_are_two():
+    assert pack()["TCD_RecordTrajectory"].GET_SCHEMA().not_idempotent
