@@ -211,14 +211,7 @@ class Compare(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Decodes the pictures."),
                 io.Conditioning.Input("positive", tooltip="What the pictures should show."),
                 io.Latent.Input("latent", tooltip="Size of the pictures. Every picture of a batch gets a row."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of all noise: every cell starts from the same.",
-                ),
+                inputs.seed("Of all noise: every cell starts from the same."),
                 io.String.Input(
                     "methods",
                     default="tcd, lcm, euler, dpmpp_2s",

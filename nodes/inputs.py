@@ -42,6 +42,10 @@ def last_step():
     )
 
 
+def seed(tooltip: str):
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+
+
 def steps():
     return io.Int.Input(
         "steps", default=4, min=1, max=1000, tooltip="Steps, each of one network evaluation at order 1: 2-8 for TCD."

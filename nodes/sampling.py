@@ -158,14 +158,7 @@ class KSampler(io.ComfyNode):
             description="Samples a TCD-distilled model: the stock KSampler with gamma and order, and the trajectory.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample, with a TCD LoRA in it."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of all noise, at the start and on the way.",
-                ),
+                inputs.seed("Of all noise, at the start and on the way."),
                 inputs.steps(),
                 io.Float.Input(
                     "cfg",
