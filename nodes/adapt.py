@@ -114,11 +114,11 @@ class Flow(Clock):
     """
 
     def __init__(self, sampling):
-        table = sampling.sigmas.cpu().double()
-        half, quarter = (table[len(table) // part - 1] for part in (2, 4))
-        self.flow = tcd.RectifiedFlow(shift=float(half / (1 - half)))
-        if abs(self.flow.sigma(0.25).double() - quarter) > 1e-4:
-            raise ValueError(f"TCD does not know the flow of {type(sampling).__bases__[0].__name__}: it is not a shift")
+        try:
+            self.flow = tcd.RectifiedFlow.from_sigmas(sampling.sigmas)
+        except ValueError as error:
+            name = type(sampling).__bases__[0].__name__
+            raise ValueError(f"TCD does not know the flow of {name}: it is not a shift") from error
 
     def time(self, sigma: Tensor) -> Tensor:
         return self.flow.time_of(((1 - sigma.double()) / sigma.double()).log()).to(sigma)

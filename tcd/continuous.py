@@ -29,6 +29,22 @@ class RectifiedFlow(Schedule):
         if not self.shift > 0:
             raise ValueError(f"shift must be positive, got {self.shift}")
 
+    @classmethod
+    def from_sigmas(cls, sigmas: Tensor) -> "RectifiedFlow":
+        """From noise levels [N] at the times 1/N, 2/N .. 1, as ComfyUI's tables hold them: the shift is read off.
+
+        Raises ValueError for levels of another form than a shift's.
+
+        >>> RectifiedFlow.from_sigmas(RectifiedFlow(shift=3.0).sigma(torch.arange(1, 1001) / 1000)).shift
+        3.0
+        """
+        table = sigmas.detach().cpu().double()
+        half, quarter = (table[len(table) // part - 1] for part in (2, 4))
+        found = cls(shift=round(float(half / (1 - half)), 6))
+        if abs(found.sigma(0.25).double() - quarter) > 1e-4:
+            raise ValueError("these noise levels are not those of a rectified flow with a shift")
+        return found
+
     def sigma(self, t: Time) -> Tensor:
         t = as_time(t)
         return self.shift * t / (1 + (self.shift - 1) * t)

@@ -13,21 +13,37 @@ def add_noise(sched: Schedule, x0: Tensor, noise: Tensor, t: Time) -> Tensor:
     return combine((alpha, x0), (sigma, noise))
 
 
+def check_range(sched: Schedule, between: tuple[int, int] | None) -> tuple[int, int]:
+    """Training steps [low, high), all by default. Raises ValueError for none, and for others than the schedule has."""
+    low, high = between or (0, sched.steps)
+    if not 0 <= low < high <= sched.steps:
+        raise ValueError(f"training steps must be a range within [0, {sched.steps}), got [{low}, {high})")
+    return low, high
+
+
 def draw_times(
-    batch: int, sched: Schedule, k: int = 20, generator: torch.Generator | None = None, ends: int = 1
+    batch: int,
+    sched: Schedule,
+    k: int = 20,
+    generator: torch.Generator | None = None,
+    ends: int = 1,
+    between: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(t, n, m) of Algorithm 1 with t = t_{n+k}: n uniform below N - k, m uniform in [0, n]; each [batch], float32.
 
     Drawn among the schedule's N training steps, counted from 0. With `ends` > 1, m is [batch, ends]: several for each
-    n. Raises ValueError unless 1 <= k < N and ends >= 1.
+    n. `between` (low, high) draws only those t that are steps from low up to, but not, high. Raises ValueError unless
+    1 <= k < N, ends >= 1, and there is such a t.
     """
-    steps = sched.steps
-    if not 1 <= k < steps:
-        raise ValueError(f"k must be in [1, {steps - 1}], got {k}")
+    if not 1 <= k < sched.steps:
+        raise ValueError(f"k must be in [1, {sched.steps - 1}], got {k}")
     if ends < 1:
         raise ValueError(f"ends must be at least 1, got {ends}")
+    low, high = check_range(sched, between)
+    if high <= k:
+        raise ValueError(f"no t = t_(n+{k}) is below training step {high}")
     device = generator.device if generator is not None else None
-    n = torch.randint(0, steps - k, (batch,), generator=generator, device=device)
+    n = torch.randint(max(0, low - k), high - k, (batch,), generator=generator, device=device)
     of_m = n if ends == 1 else n[:, None].expand(batch, ends)
     m = (torch.rand(of_m.shape, generator=generator, device=device) * (of_m + 1)).long().minimum(of_m)
     t, n, m = (sched.time_at(index.float()) for index in (n + k, n, m))
@@ -50,9 +66,22 @@ def interval_times(sched: Schedule, intervals: int) -> Tensor:
 
 
 def draw_interval(
-    batch: int, sched: Schedule, intervals: int = 50, generator: torch.Generator | None = None
+    batch: int,
+    sched: Schedule,
+    intervals: int = 50,
+    generator: torch.Generator | None = None,
+    between: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(t, n): both ends of a random one of the N intervals, n = t_{i-1} clean at the lowest; each [batch], float32."""
-    times = interval_times(sched, intervals)
-    i = torch.randint(1, intervals + 1, (batch,), generator=generator, device=generator.device if generator else None)
+    """(t, n): both ends of a random one of the N intervals, n = t_{i-1} clean at the lowest; each [batch], float32.
+
+    `between` (low, high) draws only those whose t is a training step from low up to, but not, high. Raises ValueError
+    where there is none, and unless `intervals` divides the schedule's steps.
+    """
+    times, (low, high) = interval_times(sched, intervals), check_range(sched, between)
+    width = sched.steps // intervals
+    first, last = -(-(low + 1) // width), high // width  # interval i ends at training step i width - 1
+    if first > last:
+        raise ValueError(f"none of the {intervals} intervals ends within training steps [{low}, {high})")
+    device = generator.device if generator is not None else None
+    i = torch.randint(first, last + 1, (batch,), generator=generator, device=device)
     return times.to(i.device)[i], times.to(i.device)[i - 1]

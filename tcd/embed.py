@@ -1,7 +1,8 @@
 """The target time s as an input of the network, for TCF(S+) (eq. 24; appendix C.2)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -91,9 +92,15 @@ class TargetTimeNet(nn.Module):
     def _add(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor | None:
         return None if self._s is None else out + self.embed(self._s).to(out)
 
-    def forward(self, x: Tensor, t: Tensor, s: Tensor, *args, **kwargs) -> Tensor:
+    @contextmanager
+    def told(self, s: Tensor) -> Iterator[None]:
+        """Within the `with` the network itself, called in any way, knows the target time s [B]."""
         self._s = s
         try:
-            return self.net(x, t, *args, **kwargs)
+            yield
         finally:
-            self._s = None  # called without us, the network is as it was
+            self._s = None
+
+    def forward(self, x: Tensor, t: Tensor, s: Tensor, *args, **kwargs) -> Tensor:
+        with self.told(s):
+            return self.net(x, t, *args, **kwargs)

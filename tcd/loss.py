@@ -2,10 +2,11 @@
 
 All take predictions (`student`, `target`, `teacher`: one network may play all three; the teacher is guided by
 `tcd.guided`), clean data x0 and noise [B, C, ...], and times [B]. The student comes last, and alone has a gradient.
-`distance` is "l2" or "huber"; `weight` [B] multiplies each sample's loss.
+`distance` is "l2" or "huber", or a function of the error; `weight` [B] multiplies each sample's loss.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,16 +20,32 @@ from .tcf import TCF, tcf1
 HUBER = 1e-3  # where the pseudo-Huber distance turns from square to absolute, as in LCM's code
 SIGMA_DATA, TIME_SCALE = 0.5, 10.0  # of LCM's c_skip and c_out
 
-DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
-    "l2": lambda error: error.square(),
-    "huber": lambda error: (error.square() + HUBER**2).sqrt() - HUBER,
-}
+Distance = str | Callable[[Tensor], Tensor]  # a name of DISTANCES, or a function of the error, element by element
 
 
-def distances(found: Tensor, goal: Tensor, distance: str) -> Tensor:
+def pseudo_huber(c: float = HUBER) -> Callable[[Tensor], Tensor]:
+    """The distance sqrt(error^2 + c^2) - c: the square over 2 c for errors below c, absolute above.
+
+    >>> pseudo_huber(1.0)(torch.tensor([0.0, 1e-3, 1e3]))
+    tensor([0.0000e+00, 4.7684e-07, 9.9900e+02])
+    """
+    return lambda error: (error.square() + c**2).sqrt() - c
+
+
+DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {"l2": torch.square, "huber": pseudo_huber()}
+
+
+def check_distance(distance: Distance) -> None:
+    """Raises ValueError for a name that is not known."""
+    if isinstance(distance, str):
+        choose(DISTANCES, "distance", distance)
+
+
+def distances(found: Tensor, goal: Tensor, distance: Distance) -> Tensor:
     """The mean distance of every sample, [B], in float32 at least."""
     dtype = torch.promote_types(found.dtype, torch.float32)
-    return DISTANCES[distance](found.to(dtype) - goal.to(dtype)).flatten(1).mean(1)
+    measure = DISTANCES[distance] if isinstance(distance, str) else distance
+    return measure(found.to(dtype) - goal.to(dtype)).flatten(1).mean(1)
 
 
 def weighted(each: Tensor, weight: Tensor | None) -> Tensor:
@@ -52,6 +69,11 @@ def once(predict: Predict) -> Predict:
     return remembered
 
 
+def landed(x: Tensor, t: Tensor, s: Time, jump: Callable[[], Tensor]) -> Tensor:
+    """Where `jump` leads from (x, t) to s: x itself, without an evaluation, where no sample has a way to go (eq. 26)."""
+    return x if bool((t == s).all()) else jump()
+
+
 def tcd_loss(
     student: Predict,
     target: Predict,
@@ -64,7 +86,7 @@ def tcd_loss(
     m: Tensor | None,
     tcf: str = "1",
     solver: str = "ddim",
-    distance: str = "l2",
+    distance: Distance = "l2",
     weight: Tensor | None = None,
 ) -> Tensor:
     """Trajectory consistency distillation (eq. 29, Algorithms 1 and 2), averaged over everything:
@@ -76,7 +98,7 @@ def tcd_loss(
     for an unknown tcf, solver or distance, and for m = None with another than TCF(1) and l2.
     """
     f, phi = choose(TCF, "tcf", tcf), choose(SOLVERS, "solver", solver)
-    choose(DISTANCES, "distance", distance)
+    check_distance(distance)
     if m is None and (tcf, distance) != ("1", "l2"):
         raise ValueError(f"the mean over all m has a closed form for tcf '1' and l2, not for {tcf!r} and {distance!r}")
     x_t = add_noise(sched, x0, noise, t)
@@ -88,7 +110,7 @@ def tcd_loss(
         student, target = once(student), once(target)
     ends = m.reshape(len(m), -1).unbind(1)
     with torch.no_grad():
-        goals = [f(target, sched, x_n, n, end) for end in ends]
+        goals = [landed(x_n, n, end, partial(f, target, sched, x_n, n, end)) for end in ends]
     each = [distances(f(student, sched, x_t, t, end), goal, distance) for end, goal in zip(ends, goals, strict=True)]
     return weighted(torch.stack(each).mean(0), weight)
 
@@ -149,7 +171,7 @@ def cm_loss(
     n: Tensor,
     solver: str = "ddim",
     form: str = "x0",
-    distance: str = "l2",
+    distance: Distance = "l2",
     weight: Tensor | None = None,
 ) -> Tensor:
     """Consistency distillation (eq. 8; Song et al. 2023): TCD whose every end is clean data.
@@ -160,10 +182,11 @@ def cm_loss(
     Raises ValueError for an unknown solver, form or distance.
     """
     f, phi = choose(FORMS, "form", form), choose(SOLVERS, "solver", solver)
-    choose(DISTANCES, "distance", distance)
+    check_distance(distance)
     x_t = add_noise(sched, x0, noise, t)
     with torch.no_grad():
-        goal = f(target, sched, phi(teacher, sched, x_t, t, n), n)
+        x_n = phi(teacher, sched, x_t, t, n)
+        goal = landed(x_n, n, sched.clean, partial(f, target, sched, x_n, n))
     return weighted(distances(f(student, sched, x_t, t), goal, distance), weight)
 
 
@@ -177,7 +200,7 @@ def lcm_loss(
     t: Tensor,
     n: Tensor,
     solver: str = "ddim",
-    distance: str = "huber",
+    distance: Distance = "huber",
     weight: Tensor | None = None,
 ) -> Tensor:
     """Latent consistency distillation (eq. 13): consistency with c_skip and c_out (eq. 11) over k steps at once.
@@ -198,7 +221,7 @@ def direct_cm_loss(
     intervals: int = 50,
     solver: str = "ddim",
     form: str = "x0",
-    distance: str = "l2",
+    distance: Distance = "l2",
     weight: Tensor | None = None,
 ) -> Tensor:
     """Direct consistency (second paper, eq. 5): the student against the teacher's whole path to clean data.
@@ -209,7 +232,7 @@ def direct_cm_loss(
     sample has. Raises ValueError for other times, intervals that do not divide the schedule's steps, and unknown names.
     """
     f = choose(FORMS, "form", form)
-    choose(DISTANCES, "distance", distance)
+    check_distance(distance)
     times = interval_times(sched, intervals).to(t)
     i = (t[:, None] - times).abs().argmin(1)
     if not torch.allclose(times[i], as_time(t)):

@@ -1,7 +1,7 @@
 """From what a network gives (noise, velocity, clean data, flow) to the one currency: the clean prediction x0."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -130,10 +130,18 @@ def guided(cond: Predict, uncond: Predict, w: float | Tensor) -> Predict:
     return predict
 
 
-def guided_net(net: Callable, cond: dict[str, Tensor], uncond: dict[str, Tensor], w: float | Tensor) -> Callable:
+def joined(cond: Tensor | list, uncond: Tensor | list, count: int) -> Tensor | list:
+    """Both conditions of `count` samples after one another: tensors [count or 1, ...], or lists of `count`."""
+    if isinstance(cond, list) or isinstance(uncond, list):
+        return [*cond, *uncond]
+    return torch.cat([part.expand(count, *part.shape[1:]) for part in (cond, uncond)])
+
+
+def guided_net(net: Callable, cond: Mapping[str, Any], uncond: Mapping[str, Any], w: float | Tensor) -> Callable:
     """A network with guidance inside, evaluated once on a batch of 2 B: to be wrapped by `as_x0`, whatever its kind.
 
-    `cond` and `uncond` hold what the network takes besides x and its times: tensors [B, ...], or [1, ...] for all.
+    `cond` and `uncond` hold what the network takes besides x and its times: tensors [B, ...], or [1, ...] for all; or
+    lists, of anything for each of the B samples.
     x0 is linear in the output of every kind, so guiding the output guides x0. Raises ValueError unless both hold the
     same names.
 
@@ -145,11 +153,7 @@ def guided_net(net: Callable, cond: dict[str, Tensor], uncond: dict[str, Tensor]
         raise ValueError(f"cond and uncond must hold the same names, got {sorted(cond)} and {sorted(uncond)}")
 
     def both(x: Tensor, *times: Tensor) -> Tensor:
-        count = len(x)
-        pair = {
-            name: torch.cat([part.expand(count, *part.shape[1:]) for part in (cond[name], uncond[name])])
-            for name in cond
-        }
+        pair = {name: joined(cond[name], uncond[name], len(x)) for name in cond}
         twice = (torch.cat([part, part]) for part in (x, *times))
         positive, negative = net(*twice, **pair).chunk(2)
         return extrapolate(positive, negative, w)

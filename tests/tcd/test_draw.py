@@ -57,3 +57,31 @@ def test_several_ends_are_drawn_below_each_n():
     assert abs((m / n[:, None].clamp(min=1)).mean() - 0.5) < 4 * 0.29 / 2000**0.5
     with pytest.raises(ValueError, match="ends must be at least 1, got 0"):
         tcd.draw_times(5, SD, ends=0)
+
+
+def test_times_may_be_drawn_from_a_part_of_the_schedule():
+    t, n, m = tcd.draw_times(2000, SD, 20, torch.Generator().manual_seed(0), between=(500, 520))
+    assert set(t.tolist()) == set(range(500, 520))
+    assert ((m >= 0) & (m <= n)).all()
+    t, _ = tcd.draw_interval(2000, SD, 50, torch.Generator().manual_seed(0), (500, 560))
+    assert set(t.tolist()) == {519.0, 539.0, 559.0}
+    t, _, _ = tcd.draw_times(2000, SD, 20, torch.Generator().manual_seed(0), between=(0, 30))
+    assert set(t.tolist()) == set(range(20, 30))
+
+
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [
+        ((0, 1001), r"within \[0, 1000\), got \[0, 1001\)"),
+        ((5, 5), r"got \[5, 5\)"),
+        ((0, 20), r"no t = t_\(n\+20\) is below training step 20"),
+    ],
+)
+def test_a_part_that_has_no_times_is_named(between, message):
+    with pytest.raises(ValueError, match=message):
+        tcd.draw_times(5, SD, 20, between=between)
+
+
+def test_a_part_without_an_interval_is_named():
+    with pytest.raises(ValueError, match=r"none of the 50 intervals ends within training steps \[500, 519\)"):
+        tcd.draw_interval(5, SD, 50, between=(500, 519))

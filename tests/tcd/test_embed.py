@@ -182,3 +182,13 @@ def test_comfyui_s_unet_takes_it():
         assert torch.equal(told(x, t, t / 2, context=context), plain)
         nn.init.normal_(told.embed.out.weight)
         assert not torch.allclose(told(x, t, t / 2, context=context), plain)
+
+
+def test_the_network_itself_hears_s_within_a_with():
+    net, hearing = made()
+    nn.init.ones_(hearing.embed.out.weight)
+    x, t, s = torch.ones(2, 4), torch.tensor([500.0, 700.0]), torch.tensor([100.0, 200.0])
+    with hearing.told(s):
+        heard = net(x, t)
+    assert torch.equal(heard, hearing(x, t, s))
+    assert not torch.equal(heard, net(x, t))

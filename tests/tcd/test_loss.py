@@ -455,3 +455,37 @@ def test_the_gradient_of_every_loss_is_its_slope(loss):
         return loss(net, data.x0, *batch)
 
     assert torch.autograd.gradcheck(of, torch.tensor(0.8, dtype=F64, requires_grad=True))
+
+
+def test_a_distance_may_be_a_function_of_the_error():
+    sched = tcd.DiscreteVP.scaled_linear()
+    x0, noise, t, n, m = a_batch(sched)
+    parts = (lambda x, t, s=None: 0.5 * x, lambda x, t, s=None: 0.8 * x, lambda x, t, s=None: x)
+
+    def loss(distance):
+        return tcd.tcd_loss(*parts, sched, x0, noise, t, n, m, distance=distance)
+
+    assert loss(tcd.loss.pseudo_huber(1e-3)) == loss("huber")
+    assert loss(tcd.loss.pseudo_huber(0.5)) < loss(tcd.loss.pseudo_huber(0.1))
+    assert loss(torch.square) == loss("l2")
+
+
+@pytest.mark.parametrize("tcf", tcd.TCF)
+def test_a_target_with_no_way_to_go_is_not_evaluated(tcf):
+    sched = tcd.DiscreteVP.scaled_linear()
+    x0, noise, t, n, _ = a_batch(sched)
+    student = tcd.as_x0(Scaled(0.9), sched)
+    teacher = tcd.as_x0(Scaled(1.0), sched)
+    tcd.tcd_loss(student, never, teacher, sched, x0, noise, t, n, n, tcf=tcf)
+    with pytest.raises(AssertionError, match="evaluated"):
+        tcd.tcd_loss(student, never, teacher, sched, x0, noise, t, n, (n - 1).clamp(min=0), tcf=tcf)
+
+
+@pytest.mark.parametrize("loss", [tcd.cm_loss, tcd.lcm_loss])
+def test_a_target_at_clean_data_is_not_evaluated(loss):
+    sched = tcd.DiscreteVP.scaled_linear()
+    x0, noise, *_ = a_batch(sched)
+    t, clean = torch.full((8,), 19.0).double(), torch.full((8,), sched.clean).double()
+    student, teacher = (tcd.as_x0(Scaled(factor), sched) for factor in (0.9, 1.0))
+    found = loss(student, never, teacher, sched, x0, noise, t, clean)
+    assert found == loss(student, teacher, teacher, sched, x0, noise, t, clean)

@@ -209,3 +209,12 @@ def test_batched_guidance_hands_the_target_time_on():
 def test_conditions_of_other_names_are_refused():
     with pytest.raises(ValueError, match=r"same names, got \['context', 'y'\] and \['context'\]"):
         tcd.guided_net(Conditioned(), {"context": torch.ones(1), "y": torch.ones(1)}, {"context": torch.ones(1)}, 2.0)
+
+
+def test_conditions_may_be_lists_of_anything_for_each_sample():
+    def net(x, t, texts):
+        return x * torch.tensor([float(len(text)) for text in texts])[:, None]
+
+    x, t = torch.ones(2, 1), torch.zeros(2)
+    found = tcd.guided_net(net, {"texts": ["abc", "abcd"]}, {"texts": ["", "a"]}, 2.0)(x, t)
+    assert found.flatten().tolist() == [9.0, 10.0]

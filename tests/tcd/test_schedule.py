@@ -229,3 +229,14 @@ def test_schedules_compare_and_hash_by_identity():
     sched = tcd.DiscreteVP.scaled_linear()
     assert sched != tcd.DiscreteVP.scaled_linear()
     assert {sched: 1}[sched] == 1
+
+
+@pytest.mark.parametrize("shift", [1.0, 1.15, 3.0, 6.0])
+def test_a_flow_is_told_by_its_table_of_noise_levels(shift):
+    table = tcd.RectifiedFlow(shift=shift).sigma(torch.arange(1, 1001) / 1000)
+    assert tcd.RectifiedFlow.from_sigmas(table) == tcd.RectifiedFlow(shift=shift)
+
+
+def test_a_table_of_another_form_is_no_flow():
+    with pytest.raises(ValueError, match="not those of a rectified flow with a shift"):
+        tcd.RectifiedFlow.from_sigmas((torch.arange(1, 1001) / 1000) ** 2)
