@@ -23,9 +23,12 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{key} holds values that are not finite: the file is broken")
 
 
-def check_fits(found: Match) -> None:
-    """Raises ValueError where no module fits; with both shapes where these are the reason for one of them."""
-    if found.fitting:
+def check_fits(found: Match, embed: tcd.TargetTime | None) -> None:
+    """Raises ValueError where no module fits; with both shapes where these are the reason for one of them.
+
+    A file with an embedding of s alone belongs to a checkpoint that was trained as a whole.
+    """
+    if found.fitting or (embed is not None and not found.total):
         return
     if not found.misfits:
         reason = "connect clip to load its text encoder" if found.left_out else "it is empty"
@@ -89,7 +92,7 @@ def apply(path: str, lora: str, strength: float, model, clip=None) -> tuple:
     embed = s_embedding.from_tensors(state)
     settings = with_order(recommended(metadata, lora), embed)
     found = match(path, {k: v for k, v in state.items() if not k.startswith(s_embedding.PREFIX)}, metadata, model, clip)
-    check_fits(found)
+    check_fits(found, embed)
     check_finite(state)
     if found.misfits:
         logging.warning(

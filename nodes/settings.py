@@ -71,15 +71,34 @@ def published(name: str) -> Settings | None:
     return None
 
 
+# What our trainer says of its LoRA -> (its type, the smallest, the largest).
+STATED = {"gamma": (float, 0, 1), "steps": (int, 1, 1000)}
+
+
+def stated(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Gamma and steps as the metadata say. Raises ValueError for values that no sampler takes."""
+    found = {}
+    for name, (kind, low, high) in STATED.items():
+        if (text := metadata.get(f"tcd.{name}")) is None:
+            continue
+        try:
+            found[name] = kind(text)
+        except ValueError:
+            found[name] = float("nan")
+        if not low <= found[name] <= high:
+            raise ValueError(f"tcd.{name} in the metadata must be from {low} to {high}, got {text!r}")
+    return found
+
+
 def recommended(metadata: Mapping[str, str], name: str) -> Settings:
     """What to sample a LoRA file with: by the metadata of our trainer, else by the file's name, else by its folder's.
 
     `name` is the file's below the folder of LoRAs. A LoRA that nobody knows gets UNKNOWN. Raises ValueError for an
-    order (`tcd.tcf`) that does not exist.
+    order (`tcd.tcf`) that does not exist, and for a gamma or steps that no sampler takes.
     """
     if (method := metadata.get("tcd.method")) in METHODS:
         order = metadata.get("tcd.tcf", "1")
         tcd.choose(tcd.TCF, "tcd.tcf", order)
-        return replace(METHODS[method], order=order)
+        return replace(METHODS[method], order=order, **stated(metadata))
     path = name.replace("\\", "/")
     return published(path.rsplit("/", 1)[-1]) or published(path) or UNKNOWN

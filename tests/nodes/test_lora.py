@@ -564,6 +564,17 @@ def test_of_strength_0_it_is_the_teacher(model, cond, s_plus):
     assert torch.equal(told, drawn(model, cond))
 
 
+def test_an_embedding_of_s_alone_belongs_to_a_checkpoint_of_its_own(model, loras):
+    torch.manual_seed(0)
+    made = tcd.TargetTime(out=256)
+    torch.nn.init.normal_(made.out.weight)
+    save_file(embed.to_tensors(made), loras / "a.safetensors", {"tcd.method": "tcd", "tcd.tcf": "s+"})
+    patched, _, settings, _, report = run("TCD_LoraLoader", model=model, lora="a.safetensors", strength=1.0)
+    assert settings.order == "s+"
+    assert report.startswith("a.safetensors: 0 of 0 modules matched; method tcd, order s+")
+    assert module("target_time").is_installed(patched.model_options)
+
+
 def test_a_file_that_only_says_s_plus_is_refused(model, loras):
     save_file(written(model, "kohya"), loras / "a.safetensors", {"tcd.method": "tcd", "tcd.tcf": "s+"})
     with pytest.raises(ValueError, match=r"a\.safetensors: it is of order s\+, but has no tcd_target_time\. tensors"):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from host_process import module
 
-from training import save
+from training import metadata, options
 
 pytestmark = pytest.mark.host
 
@@ -79,9 +79,22 @@ def test_metadata_of_others_tells_no_method(settings):
 
 
 def test_what_the_trainer_writes_is_known(settings):
-    opts, models = save.options.Options(), type("Models", (), {"architecture": "SD15"})
-    metadata = save.metadata(models, opts, step=1)  # type: ignore[arg-type]
-    assert settings.recommended(metadata, "a.safetensors").method == metadata["tcd.method"]
+    models = type("Models", (), {"architecture": "SD15", "kind": "eps"})
+    for method, gamma in {"tcd": 0.3, "cm": 1, "lcm": 1, "direct_cm": 1}.items():
+        written = metadata.of(models, options.Options(method=method), step=1)  # type: ignore[arg-type]
+        found = settings.recommended(written, "a.safetensors")
+        assert (found.method, found.gamma, found.steps) == (method, gamma, 4)
+
+
+def test_gamma_and_steps_are_those_that_the_metadata_say(settings):
+    found = settings.recommended({"tcd.method": "tcd", "tcd.gamma": "0.2", "tcd.steps": "8"}, "a.safetensors")
+    assert (found.gamma, found.steps) == (0.2, 8)
+
+
+@pytest.mark.parametrize(("name", "text"), [("gamma", "2"), ("gamma", "x"), ("steps", "0"), ("steps", "1.5")])
+def test_a_gamma_or_steps_of_no_use_is_named(settings, name, text):
+    with pytest.raises(ValueError, match=rf"tcd\.{name} in the metadata must be from .*, got '{text}'"):
+        settings.recommended({"tcd.method": "tcd", f"tcd.{name}": text}, "a.safetensors")
 
 
 def test_settings_do_not_change(settings):
