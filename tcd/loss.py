@@ -70,7 +70,7 @@ def once(predict: Predict) -> Predict:
 
 
 def landed(x: Tensor, t: Tensor, s: Time, jump: Callable[[], Tensor]) -> Tensor:
-    """Where `jump` leads from (x, t) to s: x itself, without an evaluation, where no sample has a way to go (eq. 26)."""
+    """Where `jump` leads from (x, t) to s: x itself, without an evaluation, where nothing has a way to go (eq. 26)."""
     return x if bool((t == s).all()) else jump()
 
 

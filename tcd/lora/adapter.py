@@ -1,14 +1,14 @@
-"""The adapter beside a network: its layers, their hooks, and what merges it into the weights."""
+"""The adapter beside a network: its layers, how they compute with it, and what merges it into the weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from . import merged
 from .names import kohya_name
-from .parametrisations import Layer, LoraLayer, Parametrisation
+from .parametrisations import Layer, Parametrisation
 
 
 class Lora(nn.Module):
@@ -19,8 +19,9 @@ class Lora(nn.Module):
         self.layers = nn.ModuleDict()  # kohya name -> Parametrisation: a module name must not hold dots
         self.names: dict[str, str] = {}  # kohya name -> module name
         self.skipped: tuple[str, ...] = ()  # modules of its file that belong to a text encoder
+        self.extra: dict[str, Tensor] = {}  # other tensors of its file, of EXTRA
         self.on = True
-        self._hooks: list[RemovableHandle] = []
+        self._on: list[Adapted] = []
 
     @property
     def paths(self) -> dict[str, Parametrisation]:
@@ -35,18 +36,37 @@ class Lora(nn.Module):
         self.layers[key] = path
         self.names[key] = name
 
-    def hook(self, layer: Layer, path: Parametrisation) -> None:
+    def put(self, layer: Layer, path: Parametrisation) -> None:
         """Add `path` to what `layer` computes."""
-
-        def add(layer: Layer, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            return out + path.path(layer, args[0]) if self.on else out
-
-        self._hooks.append(layer.register_forward_hook(add))
+        adapted = layer.forward if isinstance(layer.forward, Adapted) else Adapted(layer)
+        layer.__dict__["forward"] = adapted
+        adapted.paths.append((self, path))
+        self._on.append(adapted)
 
     def remove(self) -> None:
         """Take the adapter off: the network computes what it did before."""
-        while self._hooks:
-            self._hooks.pop().remove()
+        while self._on:
+            self._on.pop().take_off(self)
+
+
+class Adapted:
+    """The forward of an adapted layer: its own, and the path of each adapter on it that is switched on."""
+
+    def __init__(self, layer: Layer):
+        self.layer, self.own = layer, layer.forward
+        self.paths: list[tuple[Lora, Parametrisation]] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        paths = [path for adapter, path in self.paths if adapter.on and not (path.drops and path.dropout.skips())]
+        if len(paths) == 1 and merged.pays(paths[0], self.layer, x):
+            return merged.forward(self.layer, paths[0], x)
+        return sum((path.path(self.layer, x) for path in paths), self.own(x))
+
+    def take_off(self, adapter: Lora) -> None:
+        """Go back to the layer's own forward after the last one."""
+        self.paths = [pair for pair in self.paths if pair[0] is not adapter]
+        if not self.paths:
+            del self.layer.forward
 
 
 def adaptable(net: nn.Module) -> dict[str, Layer]:
@@ -80,30 +100,7 @@ def attach(net: nn.Module, adapter: Lora) -> None:
     found = pairs(net, adapter)
     adapter.remove()
     for layer, path in found:
-        adapter.hook(layer, path.to(layer.weight.device))
-
-
-def inject(
-    net: nn.Module,
-    rank: int = 16,
-    alpha: float | None = None,
-    want: Callable[[str], bool] = lambda name: True,
-) -> Lora:
-    """Adapt every Linear and Conv2d layer of `net` whose name `want` accepts; returns the adapter to train.
-
-    `alpha` defaults to the rank (scale 1). The parameters are float32 on each layer's device. Raises ValueError for
-    rank < 1, when no layer is wanted, or for two layers that have the same name in a LoRA file.
-    """
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}")
-    adapter = Lora()
-    for name, layer in adaptable(net).items():
-        if want(name):
-            adapter.add(name, LoraLayer(layer, rank, alpha))
-    if not adapter.layers:
-        raise ValueError("no Linear or Conv2d layer of this network is wanted: nothing to adapt")
-    attach(net, adapter)
-    return adapter
+        adapter.put(layer, path.to(layer.weight.device))
 
 
 @contextmanager

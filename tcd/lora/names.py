@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from .ldm import diffusers_names
 
 PREFIX = "lora_unet_"
+EXTRA = ("tcd_target_time.",)  # how keys begin that are no LoRA, but go with one: the embedding of s of TCF(S+)
 
 # Where the part begins; in diffusers' old attention processors with an underscore: `to_q_lora.down.weight`.
 PART = re.compile(
@@ -95,6 +96,17 @@ def index(names: Iterable[str], layers: Iterable[str]) -> dict[str, str]:
     known = set(own.values())
     theirs = {kohya_name(theirs): ours for theirs, ours in diffusers_names(names).items() if ours in known}
     return theirs | own
+
+
+def diffusers_keys(names: Iterable[str]) -> dict[str, str]:
+    """Own name of each module that diffusers has -> its key in a LoRA file by diffusers' naming.
+
+    `names` are those of all modules of the network.
+
+    >>> diffusers_keys(["input_blocks.0.0", "input_blocks.1.0.in_layers.2", "out.0"])["input_blocks.1.0.in_layers.2"]
+    'lora_unet_down_blocks_0_resnets_0_conv1'
+    """
+    return {ours: kohya_name(theirs) for theirs, ours in diffusers_names(names).items()}
 
 
 def find(module: str, known: dict[str, str]) -> str | None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import Dropout
+
 Layer = nn.Linear | nn.Conv2d
 Shape = tuple[int, ...]
 
@@ -26,11 +28,11 @@ def tucker(core: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return torch.einsum("mn...,mo,ni->oi...", core, left, right)
 
 
-def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
-    """What `layer` would compute with `weight` and without bias."""
+def apply(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What `layer` would compute with this weight and bias."""
     if isinstance(layer, nn.Conv2d):
-        return layer._conv_forward(x, weight, None)  # the layer's stride, dilation and way of padding
-    return F.linear(x, weight)
+        return layer._conv_forward(x, weight, bias)  # the layer's stride, dilation and way of padding
+    return F.linear(x, weight, bias)
 
 
 class Parametrisation(nn.Module, ABC):
@@ -50,6 +52,12 @@ class Parametrisation(nn.Module, ABC):
             factor = factors[name].detach().to(torch.float32, copy=True) if name in factors else None
             self.register_parameter(name, None if factor is None else nn.Parameter(factor))
         self.alpha = self.rank if alpha is None else alpha
+        self.dropout = Dropout()
+
+    @property
+    def drops(self) -> bool:
+        """Whether something is dropped now."""
+        return self.training and bool(self.dropout)
 
     @property
     def factors(self) -> dict[str, nn.Parameter]:
@@ -113,14 +121,15 @@ class LoRA(Parametrisation):
     def path(self, layer: Layer, x: Tensor) -> Tensor:
         if self.mid is not None:
             return super().path(layer, x)
-        inner, up = apply(layer, x, self.down.to(x.dtype)), self.up.to(x.dtype)
-        return (F.conv2d if isinstance(layer, nn.Conv2d) else F.linear)(inner, up) * self.scale
+        inner, up = apply(layer, x, self.down.to(x.dtype)), (self.up * self.scale).to(x.dtype)
+        conv = isinstance(layer, nn.Conv2d)
+        if self.drops:
+            inner = self.dropout.apply(inner, 1 if conv else -1)
+        return (F.conv2d if conv else F.linear)(inner, up)
 
-
-class LoraLayer(LoRA):
-    """A LoRA to train: `up` is zero, so that it starts out as nothing."""
-
-    def __init__(self, layer: Layer, rank: int, alpha: float | None = None):
+    @classmethod
+    def fresh(cls, layer: Layer, rank: int, alpha: float | None = None) -> "LoRA":
+        """One to train: `up` is zero, so that it starts out as nothing."""
         o, *rest = layer.weight.shape
         down = nn.init.kaiming_uniform_(torch.empty(rank, *rest), a=math.sqrt(5))
-        super().__init__(layer.weight.shape, {"down": down, "up": torch.zeros(o, rank, *[1] * len(rest[1:]))}, alpha)
+        return cls(layer.weight.shape, {"down": down, "up": torch.zeros(o, rank, *[1] * len(rest[1:]))}, alpha)

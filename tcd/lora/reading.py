@@ -10,7 +10,7 @@ from . import peft
 from .adapter import Lora, adaptable, attach
 from .files import read
 from .kinds import layer_from
-from .names import find, index, is_peft, is_text_encoder, split
+from .names import EXTRA, find, index, is_peft, is_text_encoder, split
 from .parametrisations import length
 
 Parts = dict[str, Tensor]  # part -> tensor, as kohya and LyCORIS call the parts
@@ -85,13 +85,15 @@ def load(path: str | os.PathLike, net: nn.Module) -> Lora:
     Modules go by the network's own names, and by diffusers' where `net` is a UNet of LDM's naming (ComfyUI's). A layer
     is a LoRA, with or without a Tucker-decomposed kernel, a LoHa or a LoKr. PEFT's alpha is taken from the metadata, or
     from `adapter_config.json` beside the file; without any alpha the scale is 1. A text encoder's modules are not
-    loaded: `skipped` of the adapter names them.
+    loaded: `skipped` of the adapter names them. Tensors whose keys begin with one of EXTRA are in its `extra`.
 
     Raises FileNotFoundError, or ValueError unless every key of the file fits; `net` is then as it was.
     """
     state, metadata = read(path)
+    extra = {key: state.pop(key) for key in sorted(state) if key.startswith(EXTRA)}
     try:
         adapter = assemble(modules_of(state, path, metadata), net)
+        adapter.extra = extra
         attach(net, adapter)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

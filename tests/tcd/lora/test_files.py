@@ -7,7 +7,9 @@ import torch
 from lora_nets import KEYS, trained
 from safetensors.torch import load_file, save_file
 
-from tcd import lora
+import tcd
+from tcd import embed, lora
+from tcd.embed import from_tensors, to_tensors
 
 # --- in a file --------------------------------------------------------------------------------------------------------
 
@@ -93,6 +95,60 @@ def test_saving_makes_the_folder_and_leaves_one_file(net, tmp_path):
     for _ in range(2):
         lora.save(str(tmp_path / "new" / "a.safetensors"), adapter)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.safetensors"]
+
+
+# --- beside the LoRA, and by other names ------------------------------------------------------------------------------
+
+
+def test_extra_tensors_go_with_the_lora_and_come_back(net, x, tmp_path):
+    adapter = trained(net)
+    wanted, told = net(x), tcd.TargetTime(8, 6, scale=2.0)
+    lora.save(tmp_path / "a", adapter, dtype=torch.float32, extra=to_tensors(told))
+    adapter.remove()
+    loaded = lora.load(tmp_path / "a", net)
+    assert torch.equal(net(x), wanted)
+    back = from_tensors(loaded.extra)
+    assert back is not None
+    assert back.scale == 2.0
+    assert all(torch.equal(back.state_dict()[key], value) for key, value in told.state_dict().items())
+
+
+def test_a_lora_alone_has_nothing_extra(net, tmp_path):
+    adapter = trained(net)
+    lora.save(tmp_path / "a", adapter)
+    adapter.remove()
+    assert lora.load(tmp_path / "a", net).extra == {}
+
+
+def test_extra_tensors_of_another_name_are_refused(net, tmp_path):
+    with pytest.raises(ValueError, match=r"extra tensors begin with tcd_target_time\., got other\.weight"):
+        lora.save(tmp_path / "a", trained(net), extra={"other.weight": torch.ones(1)})
+    assert not (tmp_path / "a").exists()
+
+
+def test_both_packages_mean_the_same_extra_tensors():
+    assert embed.PREFIX in lora.EXTRA
+
+
+def test_a_file_of_extra_tensors_alone_is_no_lora_but_can_be_read(net, tmp_path):
+    made = tcd.TargetTime(8, 6)
+    save_file(to_tensors(made), tmp_path / "a")
+    back = from_tensors(lora.read(tmp_path / "a")[0])
+    assert back is not None
+    assert torch.equal(back.hidden.weight, made.hidden.weight)
+    with pytest.raises(ValueError, match="holds no LoRA keys: nothing for this network"):
+        lora.load(tmp_path / "a", net)
+
+
+@pytest.mark.parametrize(("names", "given"), [("kohya", True), ("diffusers", False)])
+def test_a_naming_that_is_not_known_is_refused(net, names, given):
+    with pytest.raises(ValueError, match=f"names must be one of own, diffusers, .* got '{names}'"):
+        lora.state_dict(trained(net), names=names, net=net if given else None)
+
+
+def test_a_network_of_other_names_keeps_its_own(net):
+    adapter = trained(net)
+    assert lora.state_dict(adapter, names="diffusers", net=net).keys() == lora.state_dict(adapter).keys()
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -280,3 +280,31 @@ def test_diffusers_own_network_has_these_names_and_shapes(which):
     shapes = {key: ours[own].weight.shape for key, own in found.items() if own in ours}
     assert {key: layer.weight.shape for key, layer in other.items()}.items() <= shapes.items()
     assert {found[key] for key in other} == lora.adaptable(net).keys()
+
+
+@pytest.mark.parametrize("which", CONFIGS)
+def test_a_file_in_diffusers_names_is_read_by_comfyui_and_by_us(tmp_path, which):
+    """On the device `meta` for the true networks: of their LoRAs only names and shapes are looked at."""
+    import comfy.lora
+
+    net = unet(CONFIGS[which](), "meta")
+    adapter = lora.inject(net, 1)
+    keys = {f"lora_unet_{underscored(key)}" for key in diffusers_names(CONFIGS[which]())} if which in EVEN else None
+    state = lora.state_dict(adapter.to_empty(device="cpu"), names="diffusers", net=net)
+    modules = {key.partition(".")[0] for key in state}
+    assert len(modules) == len(lora.adaptable(net))
+    assert not any("input_blocks" in module or "output_blocks" in module for module in modules)
+    adapter.remove()
+    save_file(state, tmp_path / "a")
+    loaded = lora.load(tmp_path / "a", net)
+    assert set(loaded.names.values()) == lora.adaptable(net).keys()
+    loaded.remove()
+    if keys is not None:
+        assert modules <= keys
+        model = Model(net)
+        model.model_config = SimpleNamespace(unet_config=copy.deepcopy(CONFIGS[which]()))
+        known = comfy.lora.model_lora_keys_unet(model, {})
+        patches = comfy.lora.load_lora(dict(state), known, log_missing=False)
+        assert {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in patches} == lora.adaptable(
+            net
+        ).keys()
