@@ -1,0 +1,48 @@
+"""Write the table of all options into docs/training.md: python -m training.options"""
+
+from pathlib import Path
+
+from .fields import FIELDS, GROUPS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+BEGIN, END = "<!-- options -->", "<!-- /options -->"
+
+
+def allowed(name: str) -> str:
+    """Which values an option takes, in a word."""
+    told = FIELDS[name].metadata
+    if told["choices"]:
+        return ", ".join(f"`{choice}`" for choice in told["choices"])
+    words = [f"at least {told['least']}"] if told["least"] is not None else []
+    if told["of"]:
+        words.append("with " + " or ".join(f"`{condition}`" for condition in told["of"].split("|")))
+    return "; ".join(words)
+
+
+def shown(value: object) -> str:
+    """A default: nothing for one that is empty."""
+    return "" if value in ("", ()) else f"`{value}`"
+
+
+def markdown() -> str:
+    """A table for every group of options."""
+    lines = []
+    for group in GROUPS:
+        lines += [f"### {group.__doc__}", "| option | default | what it is | values |", "| --- | --- | --- | --- |"]
+        for name in group.__annotations__:
+            f = FIELDS[name]
+            lines.append(
+                f"| `{name}` | {shown(f.default)} | {f.metadata['help']} | {allowed(name)} |".replace("  |", " |")
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def with_table(page: str) -> str:
+    """The page with the table in its place."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{markdown()}{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

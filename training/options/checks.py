@@ -1,0 +1,138 @@
+"""What is allowed, and in which company: everything that can be told from the options alone."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .fields import Options
+
+FRACTIONS = ("network_dropout", "caption_dropout_rate", "caption_tag_dropout_rate", "sample_gamma")
+POSITIVE = ("learning_rate", "huber_c", "min_snr_gamma", "lr_scheduler_power")
+FILES = ("dataset_config", "prompts", "network_weights", "sample_prompts")
+SOURCES = ("train_data_dir", "dataset_config", "prompts")
+
+
+def check_least(options: Any) -> None:
+    """Numbers of any options' dataclass. (So put, the comparisons also refuse nan.)"""
+    for f in dataclasses.fields(options):
+        lowest, value = f.metadata["least"], getattr(options, f.name)
+        if lowest is not None and (not value >= lowest or math.isinf(value)):
+            raise ValueError(f"{f.name} must be at least {lowest}, got {value}")
+
+
+def check_resolution(resolution: str) -> None:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)?", resolution):
+        raise ValueError(f"resolution must be a number or width,height, got {resolution!r}")
+
+
+def check_numbers(options: Options) -> None:
+    """Each value by itself."""
+    check_least(options)
+    check_resolution(options.resolution)
+    for name in POSITIVE:
+        if not 0 < getattr(options, name) < math.inf:
+            raise ValueError(f"{name} must be positive, got {getattr(options, name)}")
+    for name in FRACTIONS:
+        if not getattr(options, name) <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {getattr(options, name)}")
+    if not options.ema_decay < 1:
+        raise ValueError(f"ema_decay must be in [0, 1), got {options.ema_decay}")
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", options.sample_steps):
+        raise ValueError(f"sample_steps must be numbers with commas, such as 1,2,4,8; got {options.sample_steps!r}")
+
+
+def check_choices(options: Any) -> None:
+    for f in dataclasses.fields(options):
+        allowed, value = f.metadata["choices"], getattr(options, f.name)
+        if allowed and value not in allowed:
+            raise ValueError(f"{f.name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def in_company(options: Any, condition: str) -> bool:
+    """Whether "name=value value" holds, or an option of that name is given."""
+    owner, equals, allowed = condition.partition("=")
+    return str(getattr(options, owner)) in allowed.split() if equals else bool(getattr(options, owner))
+
+
+def check_company(options: Any) -> None:
+    """An option that another one makes meaningless is an error, as it would have no effect."""
+    for f in dataclasses.fields(options):
+        conditions = f.metadata["of"].split("|")
+        if conditions == [""] or getattr(options, f.name) == f.default:
+            continue
+        if not any(in_company(options, condition) for condition in conditions):
+            raise ValueError(f"{f.name} has no effect without {' or '.join(conditions)}")
+
+
+def check_pairs(options: Options) -> None:
+    """Values that exclude each other."""
+    if options.guidance_max < options.guidance_min:
+        raise ValueError(f"guidance_max {options.guidance_max} is below guidance_min {options.guidance_min}")
+    if options.max_timestep <= options.min_timestep:
+        raise ValueError(f"max_timestep {options.max_timestep} is not above min_timestep {options.min_timestep}")
+    if options.max_bucket_reso < options.min_bucket_reso:
+        raise ValueError(
+            f"max_bucket_reso {options.max_bucket_reso} is below min_bucket_reso {options.min_bucket_reso}"
+        )
+    if options.ends == 0 and (options.tcf, options.loss_type) != ("1", "l2"):
+        got = f"tcf {options.tcf} and {options.loss_type}"
+        raise ValueError(f"ends 0, all in closed form, is for tcf 1 and l2, got {got}")
+    if options.cache_latents_to_disk and not options.cache_latents:
+        raise ValueError("cache_latents_to_disk keeps what cache_latents caches: leave out --no-cache_latents")
+    if options.cache_latents and options.random_crop:
+        raise ValueError("random_crop cuts anew at every step: it needs --no-cache_latents")
+    if options.cache_text_encoder_outputs and (options.shuffle_caption or options.caption_tag_dropout_rate):
+        name = "shuffle_caption" if options.shuffle_caption else "caption_tag_dropout_rate"
+        raise ValueError(f"{name} changes captions at every step: it needs --no-cache_text_encoder_outputs")
+    if options.method != "tcd" and options.sample_gamma != 0.3:
+        raise ValueError(f"sample_gamma is for method tcd: students of {options.method} are sampled with gamma 1")
+    if options.fsdp and options.sample_prompts:
+        raise ValueError("sample_prompts needs the whole student in one process: leave it out, or fsdp")
+    if options.dim_from_weights and not options.network_weights:
+        raise ValueError("dim_from_weights needs network_weights")
+
+
+def check_files(files: Iterable[tuple[str, str]]) -> None:
+    """Of options and what they are set to: each that is set is a file."""
+    for name, value in files:
+        if value and not Path(value).is_file():
+            raise ValueError(f"{name} does not exist: {value!r}")
+
+
+def check_checkpoint(options: Any) -> None:
+    """The teacher and what is merged into it exist."""
+    name = "pretrained_model_name_or_path"
+    if not options.pretrained_model_name_or_path or not Path(options.pretrained_model_name_or_path).is_file():
+        raise ValueError(f"{name} does not exist: {options.pretrained_model_name_or_path!r}")
+    named = {"vae": [options.vae], "text_encoders": options.text_encoders, "base_weights": options.base_weights}
+    check_files((name, path) for name, paths in named.items() for path in paths)
+    if options.text_encoders and options.checkpoint_loader:
+        raise ValueError("text_encoders are loaded by ComfyUI, not with checkpoint_loader: leave one of them out")
+    if len(options.base_weights_multiplier) not in (0, len(options.base_weights)):
+        wanted, got = len(options.base_weights), len(options.base_weights_multiplier)
+        raise ValueError(f"base_weights_multiplier must be {wanted} numbers, one for each of base_weights, got {got}")
+
+
+def check_paths(options: Options) -> None:
+    """What has to exist does."""
+    check_checkpoint(options)
+    if len(given := [name for name in SOURCES if getattr(options, name)]) != 1:
+        raise ValueError(f"one of {', '.join(SOURCES)} must be given, got {' and '.join(given) or 'none'}")
+    if options.train_data_dir and not Path(options.train_data_dir).is_dir():
+        raise ValueError(f"train_data_dir does not exist: {options.train_data_dir!r}")
+    check_files((name, getattr(options, name)) for name in FILES)
+    if options.resume not in ("", "auto") and not Path(options.resume).is_file():
+        raise ValueError(f"resume must be `auto` or a state file, got {options.resume!r}")
+
+
+CHECKS = (check_numbers, check_choices, check_company, check_pairs, check_paths)
+
+
+def check(options: Options) -> Options:
+    """The options themselves. Raises ValueError that names the first one that is not allowed, and what is."""
+    for look in CHECKS:
+        look(options)
+    return options
