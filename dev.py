@@ -83,7 +83,12 @@ CHECKS = {
 
 
 # What `bench` can time -> the script that does.
-BENCHMARKS = {"tcd": "tests/bench/tcd_step.py", "nodes": "tests/bench/nodes_step.py"}
+BENCHMARKS = {
+    "tcd": "tests/bench/tcd_step.py",
+    "nodes": "tests/bench/nodes_step.py",
+    "training": "tests/bench/training_step.py",
+    "sdxl": "tests/bench/sdxl_step.py",
+}
 
 
 class StepFailed(Exception):

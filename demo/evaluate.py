@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LORA = ROOT / "demo" / "loras" / "tcd_tiny_lora.safetensors"
 DOCS = ROOT / "docs"
 CFG, GAMMA, SEED, BATCH = 4.0, 0.3, 7, 64
+SIZE = host.Size(128, 128, 0, 0, 128, 128)
 TEACHER = "guided DDIM, 50 steps"
 
 
@@ -58,27 +59,28 @@ class Sampler:
     """The tiny model as a function from captions to pictures."""
 
     def __init__(self, lora: Path = LORA):
-        self.models = host.load(ROOT / "demo" / "tiny.safetensors", "demo.tiny:load")
+        self.models = host.place(host.load(ROOT / "demo" / "tiny.safetensors", "demo.tiny:load"))
         self.adapter = tcd.lora.load(lora, self.models.unet)
-        self.empty = host.encode_text(self.models, [""])
+        self.net = host.Network(self.models)
+        self.empty = host.encode_text(self.models, "")
 
-    def predict(self, context: Tensor) -> tcd.Predict:
+    def predict(self, conds: list[host.Cond]) -> tcd.Predict:
         def net(x: Tensor, t: Tensor) -> Tensor:
-            return self.models.unet(x, t, context=context, transformer_options={})
+            return self.net(x, t, conds, [SIZE] * len(conds))
 
-        return tcd.as_x0(net, self.models.sched, self.models.kind)
+        return tcd.as_x0(net, self.net.sched, self.net.kind)
 
     @torch.inference_mode()
     def __call__(self, column: Column, captions: list[str], noise: Tensor) -> Tensor:
         """Pictures [B, 128, 128, 3] in [0, 1]."""
-        predict = self.predict(host.encode_text(self.models, captions))
+        predict = self.predict([host.encode_text(self.models, caption) for caption in captions])
         if column.cfg != 1:
-            predict = tcd.guided(predict, self.predict(self.empty.expand(len(captions), -1, -1)), column.cfg - 1)
-        times, generator = tcd.timesteps(self.models.sched, column.steps), torch.Generator().manual_seed(SEED)
-        gamma = GAMMA if column.lora else 0.0
+            predict = tcd.guided(predict, self.predict([self.empty] * len(captions)), column.cfg - 1)
+        times, generator = tcd.timesteps(self.net.sched, column.steps), torch.Generator().manual_seed(SEED)
+        x, gamma = noise.to(self.models.device), GAMMA if column.lora else 0.0
         with tcd.lora.toggle(self.adapter, column.lora):
-            *_, last = tcd.sample(predict, self.models.sched, noise, times, gamma, generator=generator)
-        return self.models.vae.decode(self.models.model.model.process_latent_out(last.x_s)).clamp(0, 1)
+            *_, last = tcd.sample(predict, self.net.sched, x, times, gamma, generator=generator)
+        return host.decode_latents(self.models, last.x_s)
 
     def all(self, column: Column, captions: list[str], noise: Tensor) -> Tensor:
         """The same in batches, with progress."""
@@ -121,10 +123,10 @@ def evaluate(wanted: int) -> None:
     own = evenly(len(names), wanted or len(names))
     texts = [names[i] for i in own]
     noise = torch.randn(len(own), 4, 16, 16, generator=torch.Generator().manual_seed(SEED))
-    tower, sampler = features.load(), Sampler()
+    sampler = Sampler()
 
     def describe(images: Tensor) -> Tensor:
-        return torch.cat([tower(batch.permute(0, 3, 1, 2)) for batch in images.split(BATCH)])
+        return torch.cat([features.describe(batch) for batch in images.split(BATCH)])
 
     reference, made, lines = describe(real), {}, []
     for column in COLUMNS:

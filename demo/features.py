@@ -10,6 +10,7 @@ into it.
 
 import argparse
 import math
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,11 +42,17 @@ class PictureTower(nn.Module):
         return self.head(F.adaptive_avg_pool2d(maps, 2).flatten(1))
 
 
+@cache
 def load() -> PictureTower:
     """The trained extractor, frozen."""
     tower = PictureTower()
     tower.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()})
     return tower.requires_grad_(False).eval()
+
+
+def describe(images: Tensor) -> Tensor:
+    """Features [B, 64] of pictures [B, H, W, 3] in [0, 1]: what training.evaluate asks of its `features`."""
+    return load()(images.permute(0, 3, 1, 2))
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,105 +1,161 @@
-"""What a training run leaves behind: the LoRA with its metadata, and the state that a resumed run goes on from."""
+"""What a run leaves behind: the LoRA, or the checkpoint of a full fine-tuning, each at once or not at all."""
 
-import json
-import time
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from tcd import lora
+import tcd
+from tcd import embed, lora
 
-from . import host, options
+from . import metadata
+from .host import Models
+from .network import Parts
+from .options import Options, to_toml
+from .sharding import whole
 
 PRECISIONS = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DIFFUSERS_NAMES = ("SD15", "SD20", "SD21UnclipL", "SD21UnclipH")  # kohya's tools call the layers of SDXL as LDM does
+PREFIX = "model.diffusion_model."  # of the diffusion model's tensors in a checkpoint
+STEP, EPOCH = "-step{:08d}", "-{:06d}"  # what follows output_name in the names of saves on the way
+WHAT_IT_IS = {"modelspec.architecture", "modelspec.implementation", "modelspec.title", "modelspec.resolution"}
+
+Trained = dict[str, Tensor]
 
 
-def metadata(models: host.Models, opts: options.Options, step: int) -> dict[str, str]:
-    """What kohya writes, so that its tools and every host can tell what this file is; and what TCD adds."""
-    alpha = opts.network_alpha or float(opts.network_dim)
-    return lora.metadata_of(
-        {
-            "ss_base_model_version": models.architecture,
-            "ss_sd_model_name": Path(opts.pretrained_model_name_or_path).name,
-            "ss_network_module": "networks.lora",
-            "ss_network_dim": opts.network_dim,
-            "ss_network_alpha": alpha,
-            "ss_network_args": json.dumps({"conv_dim": opts.network_dim, "conv_alpha": alpha}),
-            "ss_v2": "True" if models.architecture.startswith("SD2") else "False",
-            "ss_learning_rate": opts.learning_rate,
-            "ss_steps": step,
-            "ss_max_train_steps": opts.max_train_steps,
-            "ss_batch_size_per_device": opts.train_batch_size,
-            "ss_seed": opts.seed,
-            "ss_mixed_precision": opts.mixed_precision,
-            "ss_training_comment": opts.training_comment or None,
-            "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.architecture": f"{models.architecture}/lora",
-            "modelspec.title": opts.output_name,
-            "modelspec.resolution": f"{opts.resolution}x{opts.resolution}",
-            "tcd.method": "tcd",
-            "tcd.tcf": opts.tcf,
-            "tcd.solver": opts.solver,
-            "tcd.skip_steps": opts.skip_steps,
-            "tcd.ends": opts.ends,
-            "tcd.guidance": [opts.guidance_min, opts.guidance_max],
-            "tcd.uncond": opts.uncond,
-        }
-    )
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path` and put it in place, or leave what is there as it is. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        write(scratch)
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except Exception as error:  # torch and safetensors have errors of their own for a full disk
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
-class Log:
-    """The loss in JSON lines beside the LoRA: a row every 50 steps, with the mean since the row before."""
+def writable(folder: Path) -> None:
+    """Raises ValueError for a folder in which no file can be made."""
+    try:
+        replace(folder / ".writable", lambda path: path.write_bytes(b"1"))
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"output_dir {folder} cannot be written to: {error}") from error
 
-    def __init__(self, opts: options.Options):
-        self.path, self.last = Path(opts.output_dir, f"{opts.output_name}.jsonl"), opts.max_train_steps
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.losses: list[float] = []
-        self.began = time.monotonic()
 
-    def add(self, step: int, loss: float, norm: float) -> str:
-        """Count one step in; returns the mean loss as text."""
-        self.losses.append(loss)
-        mean = sum(self.losses) / len(self.losses)
-        if step % 50 == 0 or step == self.last:
-            row = {"step": step, "loss": mean, "norm": norm, "s": round(time.monotonic() - self.began)}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self.losses.clear()
-        return f"{mean:.5f}"
+def configuration_path(opts: Options) -> Path:
+    return Path(opts.output_dir, f"{opts.output_name}.toml")
+
+
+def save_configuration(opts: Options) -> None:
+    """Write the resolved configuration beside the output."""
+    replace(configuration_path(opts), lambda scratch: scratch.write_text(to_toml(opts), encoding="utf-8"))
 
 
 class Saver:
-    """Where the LoRA and the state go, and how they come back."""
+    """Writes what was trained, under the names that kohya gives.
 
-    def __init__(
-        self, models: host.Models, opts: options.Options, adapter: lora.Lora, optimizer: torch.optim.Optimizer
-    ):
-        self.models, self.opts, self.adapter, self.optimizer = models, opts, adapter, optimizer
-        self.folder = Path(opts.output_dir)
-        self.state = self.folder / f"{opts.output_name}-state.pt"
+    Raises ValueError for a checkpoint whose file cannot take the student's weights, or that would be written over.
+    """
 
-    def save(self, step: int, name: str) -> Path:
-        """Write the LoRA, and the state when asked for, each at once or not at all."""
-        path = self.folder / f"{name}.safetensors"
-        described = metadata(self.models, self.opts, step)
-        lora.save(path, self.adapter, described, PRECISIONS[self.opts.save_precision])
-        if self.opts.save_state:
-            scratch = self.state.with_suffix(".tmp")
-            state = {"step": step, "lora": self.adapter.state_dict(), "optimizer": self.optimizer.state_dict()}
-            torch.save(state, scratch)
-            scratch.replace(self.state)
+    def __init__(self, models: Models, parts: Parts, opts: Options):
+        self.models, self.parts, self.opts = models, parts, opts
+        self.folder, self.dtype = Path(opts.output_dir), PRECISIONS[opts.save_precision]
+        self.teacher = Path(opts.pretrained_model_name_or_path)
+        if self.path.resolve() == self.teacher.resolve():
+            raise ValueError(f"output_name {opts.output_name} would write over the teacher, {self.teacher}")
+        if opts.full_finetune:
+            self.check_names()
+
+    @property
+    def path(self) -> Path:
+        """Of the finished run."""
+        return self.folder / f"{self.opts.output_name}.safetensors"
+
+    def check_names(self) -> None:
+        """Raises ValueError unless the teacher's file has a tensor for each of the student's."""
+        try:
+            with safe_open(self.teacher, framework="pt") as file:
+                there = set(file.keys())
+        except Exception as error:
+            raise ValueError(f"full_finetune writes the teacher's file anew, {self.teacher}: {error}") from error
+        wanted = {PREFIX + name for name in self.parts.student_net.unet.state_dict()}
+        if missing := sorted(wanted - there):
+            count = f"{len(missing)} of {len(wanted)} weights of its diffusion model"
+            reason = f"{count} have another name in it: no {missing[0]}"
+            raise ValueError(f"full_finetune writes the teacher's file anew, but in {self.teacher} {reason}")
+
+    def collect(self, keep: bool = True) -> Trained:
+        """What is trained, for `save`. All processes have to call it; one that saves it `keep`s it."""
+        return whole(self.parts.trained.state_dict(), keep)
+
+    def save(self, step: int, suffix: str = "", trained: Trained | None = None) -> Path:
+        """Write what was trained in `step` steps, or `trained`, collected before, in one process of many.
+
+        Raises OSError where it cannot be: what was there stays.
+        """
+        trained = self.collect() if trained is None else trained
+        path = self.path.with_name(self.opts.output_name + suffix + ".safetensors")
+        described = metadata.of(self.models, self.opts, step)
+        (self.save_checkpoint if self.opts.full_finetune else self.save_lora)(path, trained, described)
         return path
 
-    def resume(self) -> int:
-        """Load the state that was asked for; returns the step to go on from. Raises ValueError if it does not fit."""
-        wanted = self.state if self.opts.resume == "auto" else Path(self.opts.resume)
-        if not self.opts.resume or not wanted.is_file():
-            return 0
-        try:
-            state = torch.load(wanted, weights_only=True)
-            self.adapter.load_state_dict(state["lora"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            return state["step"]
-        except Exception as error:
-            reason = f"{wanted} is no state of a run with this model and network_dim {self.opts.network_dim}"
-            raise ValueError(f"{reason}: {error}") from error
+    def target_time(self, trained: Trained) -> dict[str, Tensor]:
+        """The tensors of TCF(S+) besides the LoRA."""
+        if not self.parts.hearing:
+            return {}
+        of_run = self.parts.hearing.embed
+        written = tcd.TargetTime(of_run.out.out_features, of_run.width, of_run.scale)
+        written.load_state_dict(part(trained, "target_time."))
+        return embed.to_tensors(written, self.dtype)
+
+    def save_lora(self, path: Path, trained: Trained, described: dict[str, str]) -> None:
+        adapter = self.parts.adapter
+        assert adapter is not None
+        naming = {"names": "diffusers" if self.models.architecture in DIFFUSERS_NAMES else "own"}
+        more = {"extra": self.target_time(trained), "net": self.models.unet}
+        replace(path, lambda scratch: lora.save(scratch, adapter, described, self.dtype, **naming, **more))
+
+    def save_checkpoint(self, path: Path, trained: Trained, described: dict[str, str]) -> None:
+        """The teacher's file with the student's weights in their places. TCF(S+)'s embedding is a file beside it."""
+        with safe_open(self.teacher, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            described = described | staying(file.metadata() or {}, described)
+        student = part(trained, "unet.")
+        tensors |= {PREFIX + name: weight.to("cpu", self.dtype).contiguous() for name, weight in student.items()}
+        replace(path, lambda scratch: save_file(tensors, scratch, described))
+        if beside := self.target_time(trained):
+            told = lora.metadata_of(metadata.of_tcd(self.opts))
+            name = f"{path.stem}-target_time.safetensors"
+            replace(path.with_name(name), lambda scratch: save_file(beside, scratch, told))
+
+    def forget(self, step: int, epoch: int) -> None:
+        """Remove what is older, at this step and epoch, than what `save_last_n_steps` and `save_last_n_epochs` keep."""
+        opts, old = self.opts, list[str]()
+        if opts.save_last_n_steps:
+            counts = range(opts.save_every_n_steps, step - opts.save_last_n_steps, opts.save_every_n_steps)
+            old += map(STEP.format, counts)
+        if opts.save_last_n_epochs:
+            begin = epoch - (opts.save_last_n_epochs - 1) * opts.save_every_n_epochs
+            old += map(EPOCH.format, range(opts.save_every_n_epochs, begin, opts.save_every_n_epochs))
+        for suffix in old:
+            (self.folder / f"{opts.output_name}{suffix}.safetensors").unlink(missing_ok=True)
+
+
+def part(tensors: Trained, prefix: str) -> Trained:
+    """The tensors below `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def staying(before: dict[str, str], described: dict[str, str]) -> dict[str, str]:
+    """What the teacher's file says of itself and is still true: what kind of model it is, and all that is not new."""
+    outdated = described.keys() | {"modelspec.hash_sha256"}
+    return {name: value for name, value in before.items() if name not in outdated or name in WHAT_IT_IS}

@@ -1,128 +1,101 @@
-"""The trainer, on four pictures and the tiny model: what it writes, what it leaves alone, and how it goes on."""
+"""The trainer: what it writes and when, what it leaves alone, and what it says."""
 
 import json
 import logging
-from types import SimpleNamespace
+import re
+import subprocess
+import sys
 
-import host_process
 import pytest
 import torch
-from host_process import ROOT, run
-from PIL import Image
+from host_process import ROOT, pack, run
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from short_runs import content, flags_of, pictures
+from short_runs import options_of as short_options
 
 import tcd
-from training import host, options, save, train
+from training import checkpointing, host, options, train
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-CHECKPOINT = ROOT / "demo" / "tiny.safetensors"
-COLORS = ("red", "green", "blue", "yellow")
+
+TINY = {"checkpoint_loader": "demo.tiny:load", "resolution": "128", "save_precision": "fp16"}
+
+
+def options_of(data, output, **named):
+    """Of two steps on two pictures, with a LoRA of every layer."""
+    return short_options(data, output, **({"network_args": (), "train_batch_size": 2, "max_train_steps": 2} | named))
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Four captioned pictures in a kohya folder."""
-    host_process.pack()
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "2_hearts").mkdir()
-    for color in COLORS:
-        Image.new("RGB", (128, 128), color).save(folder / "2_hearts" / f"{color}.png")
-        (folder / "2_hearts" / f"{color}.txt").write_text(f"{color} heart", encoding="utf-8")
-    return folder
+def data(tmp_path_factory):
+    pack()
+    return pictures(tmp_path_factory.mktemp("data"))
 
 
-def options_of(pictures, output, **named):
-    made = {
-        "pretrained_model_name_or_path": str(CHECKPOINT),
-        "checkpoint_loader": "demo.tiny:load",
-        "train_data_dir": str(pictures),
-        "resolution": 128,
-        "output_dir": str(output),
-        "output_name": "new",
-        "network_dim": 4,
-        "train_batch_size": 2,
-        "max_train_steps": 2,
-        "learning_rate": 1e-3,
-    }
-    return options.check(options.Options(**(made | named)))
-
-
-def content(path):
-    """(tensors as bytes, metadata) of a LoRA file, whose metadata has no order."""
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}, file.metadata()
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("red heart --d 1 --s 2\n", encoding="utf-8")
+    return str(path)
 
 
 @pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory):
-    """(the LoRA that two steps wrote, the models that it was trained on)."""
-    models = []
+def trained(data, tmp_path_factory):
+    """(the LoRA that two steps on the tiny model wrote, the run)."""
+    found = train.prepare(options_of(data, tmp_path_factory.mktemp("output"), **TINY))
+    train.loop(found)
+    return train.save_at_the_end(found), found
 
-    def load(*args):
-        models.append(host.load(*args))
-        return models[0]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "host", SimpleNamespace(**vars(host) | {"load": load}))
-        path = train.train(options_of(pictures, tmp_path_factory.mktemp("output")))
-    return path, models[0]
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.safetensors"))
+
+
+# --- What is written -------------------------------------------------------------------------------------
 
 
 def test_the_lora_has_kohya_keys_and_has_learned(trained):
-    state = load_file(trained[0])
+    path, found = trained
+    state = load_file(path)
     modules = {key.split(".")[0] for key in state}
-    assert modules == {tcd.lora.kohya_name(name) for name in tcd.lora.adaptable(trained[1].unet)}
+    assert modules == {tcd.lora.kohya_name(name) for name in tcd.lora.adaptable(found.models.unet)}
     assert state.keys() == {f"{m}.{part}" for m in modules for part in ("lora_down.weight", "lora_up.weight", "alpha")}
     assert all(tensor.dtype == torch.float16 and torch.isfinite(tensor).all() for tensor in state.values())
     learned = [bool(tensor.any()) for key, tensor in state.items() if key.endswith("lora_up.weight")]
     assert sum(learned) > 0.9 * len(learned)  # up starts at zero; a few gradients may vanish in half precision
 
 
-def test_the_metadata_says_what_it_is(trained):
-    with safe_open(trained[0], framework="pt") as file:
-        metadata = file.metadata()
-    assert all(isinstance(value, str) for value in metadata.values())
-    wanted = {
-        "ss_base_model_version": "TinyConfig",
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": "4",
-        "ss_network_alpha": "4.0",
-        "ss_steps": "2",
-        "ss_sd_model_name": "tiny.safetensors",
-        "tcd.method": "tcd",
-        "tcd.tcf": "1",
-        "tcd.solver": "ddim",
-        "tcd.skip_steps": "20",
-        "tcd.ends": "1",
-        "tcd.guidance": "[2.0, 14.0]",
-    }
-    assert {key: metadata[key] for key in wanted} == wanted
-    assert len(metadata["sshs_model_hash"]) == 64
-
-
 def test_every_key_matches_in_comfyui(trained, monkeypatch, caplog):
     import folder_paths
 
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(trained[0].parent)], {".safetensors"}))
-    (model, clip, _), total = run("TCD_TinyLoader"), len(trained[1].unet.state_dict())
+    path, _ = trained
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(path.parent)], {".safetensors"}))
+    model, clip, _ = run("TCD_TinyLoader")
     with caplog.at_level(logging.WARNING):
-        stock, _ = run(
-            "LoraLoader", model=model, clip=clip, lora_name=trained[0].name, strength_model=1.0, strength_clip=1.0
-        )
+        stock, _ = run("LoraLoader", model=model, clip=clip, lora_name=path.name, strength_model=1.0, strength_clip=1.0)
     assert caplog.messages == []
-    modules = len(load_file(trained[0])) // 3
-    assert len(stock.patches) == modules < total
-    *_, report = run("TCD_LoraLoader", model=model, lora=trained[0].name, strength=1.0)
-    assert report.startswith(f"new.safetensors: {modules} of {modules} modules matched; base TinyConfig, rank 4")
+    modules = len(load_file(path)) // 3
+    assert len(stock.patches) == modules
+    *_, report = run("TCD_LoraLoader", model=model, lora=path.name, strength=1.0)
+    assert report.startswith(f"new.safetensors: {modules} of {modules} modules matched; base TinyConfig, rank 2")
+    assert "recommended: gamma 0.3, 4 steps, cfg 1" in report
 
 
 def test_the_teacher_is_left_as_it_was(trained):
-    fresh = host.load(CHECKPOINT, "demo.tiny:load").unet.state_dict()
-    used = trained[1].unet.state_dict()
+    fresh = host.load(ROOT / "demo" / "tiny.safetensors", "demo.tiny:load").unet.state_dict()
+    used = trained[1].models.unet.state_dict()
     assert used.keys() == fresh.keys()
     assert all(torch.equal(used[key], weight) for key, weight in fresh.items())
+
+
+def test_only_the_lora_has_a_gradient(trained):
+    found = trained[1]
+    train.gradient(found, 0)
+    assert all(parameter.grad is None for parameter in found.models.unet.parameters())
+    assert all(weight.grad is not None for weight in found.parts.weights)
+    found.optimizer.zero_grad()
 
 
 def test_the_log_has_a_row_for_the_last_step(trained):
@@ -131,100 +104,110 @@ def test_the_log_has_a_row_for_the_last_step(trained):
     assert rows[-1]["loss"] > 0
 
 
-def test_the_same_seed_gives_the_same_lora(pictures, tmp_path, trained):
-    again = train.train(options_of(pictures, tmp_path))
-    assert content(again) == content(trained[0])
+def test_the_resolved_configuration_lies_beside_it(data, tmp_path):
+    opts = options_of(data, tmp_path)
+    train.train(opts)
+    assert options.Options(**options.from_toml(tmp_path / "new.toml")) == opts
 
 
-def test_a_resumed_run_ends_in_the_same_bits(pictures, tmp_path, monkeypatch):
-    named = {"max_train_steps": 4, "save_every_n_steps": 2, "save_state": True, "lr_scheduler": "cosine"}
-    whole = train.train(options_of(pictures, tmp_path / "whole", **named))
-    written = save.Saver.save
-
-    def interrupted(self, step, name):
-        written(self, step, name)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(save.Saver, "save", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train.train(options_of(pictures, tmp_path / "parts", **named))
-    assert not (tmp_path / "parts" / "new.safetensors").exists()
-    resumed = train.train(options_of(pictures, tmp_path / "parts", **named, resume="auto"))
-    assert content(resumed) == content(whole)
-    assert (tmp_path / "parts" / "new-step00000002.safetensors").is_file()
+def test_an_epoch_s_worth_of_steps_may_be_asked_for(data, tmp_path):
+    path = train.train(options_of(data, tmp_path, max_train_epochs=2, train_batch_size=4))
+    assert content(path)[1]["ss_steps"] == "4"  # 4 pictures twice, in batches of 4, make two steps an epoch
 
 
-def test_a_state_of_another_kind_is_refused(pictures, tmp_path):
-    train.train(options_of(pictures, tmp_path, max_train_steps=1, save_state=True))
-    state = tmp_path / "new-state.pt"
-    with pytest.raises(ValueError, match=r"new-state\.pt .*network_dim"):
-        train.train(options_of(pictures, tmp_path, network_dim=2, resume=str(state)))
-    state.write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"new-state\.pt"):
-        train.train(options_of(pictures, tmp_path, resume="auto"))
+# --- What is written on the way -------------------------------------------------------------------------------------
 
 
-def test_zeros_may_stand_for_no_prompt(pictures, tmp_path, trained):
-    path = train.train(options_of(pictures, tmp_path, uncond="zeros", max_train_steps=2))
-    assert content(path)[1]["tcd.uncond"] == "zeros"
-    assert content(path)[0] != content(trained[0])[0]
+def test_files_of_steps_are_kept_as_long_as_asked_for(data, tmp_path):
+    train.train(options_of(data, tmp_path, max_train_steps=6, save_every_n_steps=2, save_last_n_steps=3))
+    assert names(tmp_path) == ["new-step00000004.safetensors", "new-step00000006.safetensors", "new.safetensors"]
 
 
-@pytest.mark.parametrize("other", [{"ends": 3}, {"ends": 0}, {"solver": "heun"}, {"tcf": "2"}], ids=str)
-def test_another_loss_makes_another_lora(pictures, tmp_path, trained, other):
-    made, _ = content(train.train(options_of(pictures, tmp_path, **other)))
-    before, _ = content(trained[0])
-    assert made.keys() == before.keys()
-    assert made != before
+def test_files_of_epochs_are_kept_as_long_as_asked_for(data, tmp_path):
+    named = {"max_train_epochs": 3, "train_batch_size": 8, "save_every_n_epochs": 1, "save_last_n_epochs": 2}
+    train.train(options_of(data, tmp_path, **named))
+    assert names(tmp_path) == ["new-000002.safetensors", "new-000003.safetensors", "new.safetensors"]
 
 
-@pytest.mark.parametrize("loader", ["demo.tiny:load", ""])
-def test_a_lora_is_no_checkpoint(loader):
-    path = ROOT / "demo" / "loras" / "tcd_tiny_lora.safetensors"
-    with pytest.raises(ValueError, match=r"tcd_tiny_lora\.safetensors is not a (tiny TCD model|checkpoint)"):
-        host.load(path, loader)
+@pytest.mark.parametrize("name", ["save_state", "save_state_on_train_end"])
+def test_a_finished_run_can_be_gone_on_from(data, tmp_path, name):
+    train.train(options_of(data, tmp_path, **{name: True}))
+    longer = train.train(options_of(data, tmp_path, max_train_steps=3, resume="auto"))
+    assert content(longer)[1]["ss_steps"] == "3"
+    straight = train.train(options_of(data, tmp_path / "straight", max_train_steps=3))
+    assert content(longer)[0] == content(straight)[0]
 
 
-@pytest.mark.parametrize("loader", ["demo.tiny:load", ""])
-def test_a_broken_checkpoint_is_named(tmp_path, loader):
-    (tmp_path / "broken.safetensors").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"broken\.safetensors is not a"):
-        host.load(tmp_path / "broken.safetensors", loader)
+def test_sample_sheets_come_when_they_are_due(data, tmp_path, prompts):
+    seen = {"sample_prompts": prompts, "sample_at_first": True, "sample_every_n_steps": 2, "ode_error_steps": 2}
+    named = {"max_train_steps": 4, "sample_every_n_epochs": 3, "train_batch_size": 8, "ode_error_every_n_steps": 3}
+    train.train(options_of(data, tmp_path, **seen, **named))
+    assert [path.name for path in sorted((tmp_path / "sample").iterdir())] == [
+        f"new-step{step:08d}.png" for step in (0, 2, 3, 4)
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "new.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows if "ode_error" in row] == [3]
 
 
-def test_tensors_of_something_else_are_no_checkpoint(tmp_path):
-    save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=r"x\.safetensors is not a checkpoint that ComfyUI can load"):
-        host.load(tmp_path / "x.safetensors")
+def test_looking_on_changes_nothing(data, tmp_path, prompts):
+    plain = train.train(options_of(data, tmp_path / "plain", network_dropout=0.5))
+    seen = {"sample_prompts": prompts, "sample_every_n_steps": 1, "ode_error_every_n_steps": 1, "ode_error_steps": 2}
+    watched = train.train(options_of(data, tmp_path / "watched", network_dropout=0.5, **seen))
+    assert content(plain)[0] == content(watched)[0]
 
 
-@pytest.mark.parametrize("loader", ["demo.tiny", "demo.tiny:nothing", "no_such_package:load"])
-def test_a_loader_that_does_not_exist_is_named(loader):
-    with pytest.raises(ValueError, match=f"checkpoint_loader.*'{loader}'"):
-        host.load(CHECKPOINT, loader)
+@pytest.mark.parametrize("option", ["gradient_checkpointing", "torch_compile"])
+def test_blocks_are_changed_when_asked_for(data, tmp_path, monkeypatch, option):
+    changed = []
+    monkeypatch.setattr(checkpointing, "checkpoint_blocks", lambda net: changed.append("gradient_checkpointing"))
+    monkeypatch.setattr(checkpointing, "compile_blocks", lambda net: changed.append("torch_compile"))
+    train.prepare(options_of(data, tmp_path))
+    assert changed == []
+    train.prepare(options_of(data, tmp_path, **{option: True}))
+    assert changed == [option]
 
 
-@pytest.mark.parametrize(
-    ("schedule", "prediction", "kind"),
-    [
-        ("ModelSamplingDiscrete", "EPS", "eps"),
-        ("ModelSamplingDiscrete", "V_PREDICTION", "v"),
-        ("ModelSamplingDiscrete", "X0", "x0"),
-        ("ModelSamplingDiscreteFlow", "CONST", None),
-        ("ModelSamplingContinuousEDM", "EDM", None),
-        ("ModelSamplingContinuousEDM", "V_PREDICTION", None),
-    ],
-)
-def test_the_kind_of_prediction_is_told_or_refused(schedule, prediction, kind):
-    host.start()
-    import comfy.model_sampling as known
+def test_a_full_student_keeps_what_a_bf16_teacher_rounds_away(data, tmp_path):
+    named = {"network_dim": 64, "checkpoint_loader": "demo.tiny:load", "resolution": "128", "mixed_precision": "bf16"}
+    found = train.prepare(options_of(data, tmp_path, full_finetune=True, **named))
+    whole = host.load(ROOT / "demo" / "tiny.safetensors", "demo.tiny:load").unet.state_dict()
+    student = found.parts.student_net.unet.state_dict()
+    assert all(torch.equal(student[name], weight) for name, weight in whole.items())
+    assert {weight.dtype for weight in found.parts.net.unet.state_dict().values()} == {torch.bfloat16}
 
-    bases = (getattr(known, schedule), getattr(known, prediction))
-    model = SimpleNamespace(model=SimpleNamespace(model_sampling=type("ModelSampling", bases, {})()))
-    models = host.Models(model, None, None)
-    if kind:
-        assert models.kind == kind
-        return
-    with pytest.raises(ValueError, match=f"only eps, v and x0 .* not {prediction} with {schedule}"):
-        models.kind  # noqa: B018
+
+# --- What is said -------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(data, tmp_path, capsys):
+    path = train.train(options_of(data, tmp_path, dry_run=True, ema_decay=0.9))
+    said = capsys.readouterr().out
+    assert path == tmp_path / "new.toml"
+    assert names(tmp_path) == []
+    for line in (
+        "teacher: SD15, eps-prediction, no on cpu",
+        r"student: LoRA of \d+ layers, [\d,]+ weights; tcd, TCF\(1\)",
+        "data: 4 samples, 8 in an epoch",
+        r"steps: 2 of 2 samples on 1 processes; 0\.5 epochs",
+        r"time: [\d.]+ s a step, about 0\.0 hours",
+        r"memory: about [\d.]+ GiB",
+    ):
+        assert re.search(f"^{line}", said, re.MULTILINE), line
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(data, tmp_path):
+    found = train.prepare(options_of(data, tmp_path))
+    with torch.no_grad():
+        found.parts.weights[0].fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the gradient is not finite at step 0: lower learning_rate"):
+        train.train_step(found, 0)
+
+
+def test_the_command_line_trains_a_lora(data, tmp_path):
+    command = [sys.executable, "-m", "training.train", *flags_of(data, tmp_path, **TINY)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'new.safetensors'}"
+    assert "loss=" in done.stderr
+    with safe_open(tmp_path / "new.safetensors", framework="pt") as file:
+        assert file.metadata()["tcd.method"] == "tcd"

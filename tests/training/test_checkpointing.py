@@ -1,0 +1,145 @@
+"""Checkpointed and compiled blocks: the same outputs and gradients, of every family that can be trained."""
+
+from dataclasses import dataclass
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import host_process
+import pytest
+import torch
+from lora_nets import plain
+from torch import Tensor, nn
+
+from tcd import lora
+from training import checkpointing, host
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+COUNTS = {"sd15": 15, "sd3": 2, "flux": 3, "lumina2": 4}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A small network with a LoRA on it that does something, and inputs for it."""
+
+    name: str
+    models: host.Models
+    adapter: lora.Lora
+
+    @property
+    def net(self) -> nn.Module:
+        return self.models.unet
+
+    def evaluate(self) -> Tensor:
+        """Its output for two samples, in its own precision."""
+        dtype = next(self.net.parameters()).dtype
+        channels = self.models.model.model.latent_format.latent_channels
+        x = torch.randn(2, channels, 8, 8, generator=torch.Generator().manual_seed(3)).to(dtype)
+        t = torch.tensor([0.9, 0.02]) * (1 if self.models.kind == "flow" else 1000)
+        conds = [host.encode_text(self.models, text) for text in ("a b", "c d")]
+        return host.Network(self.models)(x, t, conds, [host.Size(64, 64, 0, 0, 64, 64)] * 2)
+
+
+def trial_of(name: str, **dropout: Any) -> Trial:
+    host_process.pack()
+    models = host.load(Path("none"), f"small_models:{name}")
+    torch.manual_seed(1)
+    adapter = lora.inject(models.unet, 4, **dropout)
+    for path in plain(adapter):
+        nn.init.normal_(path.up, std=0.1)
+    return Trial(name, models, adapter)
+
+
+@pytest.fixture(params=COUNTS)
+def trial(request):
+    return trial_of(request.param)
+
+
+def gradients(trial: Trial) -> list[Tensor]:
+    """Of the LoRA, as a training step comes to them: the teacher first, then the target, then the student."""
+    with torch.no_grad():
+        with lora.toggle(trial.adapter, False):
+            teacher = trial.evaluate()
+        target = trial.evaluate()
+    loss = (trial.evaluate() - teacher - 0.5 * target).square().mean()
+    return list(torch.autograd.grad(loss, list(trial.adapter.parameters()), materialize_grads=True))
+
+
+def close(found: list[Tensor], wanted: list[Tensor], tolerance: float = 1e-6) -> None:
+    for slope, goal in zip(found, wanted, strict=True):
+        torch.testing.assert_close(slope, goal, rtol=tolerance, atol=tolerance * float(goal.abs().max()))
+
+
+def test_checkpointed_gradients_are_the_same(trial):
+    wanted = gradients(trial)
+    assert sum(bool(slope.any()) for slope in wanted) > 0.8 * len(wanted)
+    assert (
+        checkpointing.checkpoint_blocks(trial.net) == checkpointing.checkpoint_blocks(trial.net) == COUNTS[trial.name]
+    )
+    close(gradients(trial), wanted)
+
+
+def test_the_gradient_is_that_of_the_loss(trial):
+    """Along one direction of the LoRA's numbers, by differences; in float64 that is good to many digits."""
+    checkpointing.checkpoint_blocks(trial.net)
+    trial.net.double()
+    trial.adapter.double()
+    parameters = list(trial.adapter.parameters())
+    loss = trial.evaluate().square().mean()
+    slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    generator = torch.Generator().manual_seed(2)
+    ways = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    found = []
+    with torch.no_grad():
+        for step in (1e-4, -2e-4):
+            for parameter, way in zip(parameters, ways, strict=True):
+                parameter += step * way
+            found.append(float(trial.evaluate().square().mean()))
+    wanted = (found[0] - found[1]) / 2e-4
+    assert float(sum((slope * way).sum() for slope, way in zip(slopes, ways, strict=True))) == pytest.approx(
+        wanted, rel=1e-4
+    )
+
+
+def test_a_checkpointed_block_keeps_less(trial):
+
+    def kept() -> int:
+        sizes: dict[int, int] = {}
+        keep = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: (sizes.update({t.untyped_storage().data_ptr(): t.nbytes}), t)[1], lambda t: t
+        )
+        with keep:
+            trial.evaluate()
+        return sum(sizes.values())
+
+    before = kept()
+    checkpointing.checkpoint_blocks(trial.net)
+    assert kept() < 0.7 * before
+
+
+def test_dropout_is_drawn_once_for_both_evaluations_of_a_block():
+    found = []
+    for change in (lambda net: None, checkpointing.checkpoint_blocks):
+        trial = trial_of("sd15", dropout=0.3, rank_dropout=0.2, module_dropout=0.1)
+        change(trial.net)
+        torch.manual_seed(2)
+        found.append(gradients(trial))
+    close(*found)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
+@pytest.mark.parametrize("trial", ["sd3"], indirect=True)
+def test_compiled_blocks_compute_the_same(trial, monkeypatch):
+    """With a backend that needs no compiler."""
+    wanted = gradients(trial)
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    assert checkpointing.compile_blocks(trial.net) == COUNTS[trial.name]
+    close(gradients(trial), wanted, 1e-4)
+    assert all(block._compiled_call_impl is not None for block in checkpointing.blocks_of(trial.net))
+
+
+def test_a_network_without_known_blocks_is_refused():
+    for change in (checkpointing.checkpoint_blocks, checkpointing.compile_blocks):
+        with pytest.raises(ValueError, match="Linear has none of the blocks that are known: BasicTransformerBlock, "):
+            change(nn.Linear(2, 2))
