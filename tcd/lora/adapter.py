@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from . import merged
 from .names import kohya_name
 from .parametrisations import Layer, Parametrisation
 
@@ -58,8 +57,6 @@ class Adapted:
 
     def __call__(self, x: Tensor) -> Tensor:
         paths = [path for adapter, path in self.paths if adapter.on and not (path.drops and path.dropout.skips())]
-        if len(paths) == 1 and merged.pays(paths[0], self.layer, x):
-            return merged.forward(self.layer, paths[0], x)
         return sum((path.path(self.layer, x) for path in paths), self.own(x))
 
     def take_off(self, adapter: Lora) -> None:
