@@ -206,12 +206,20 @@ def randomize(net: nn.Module, seed: int = 0) -> None:
         tensor.copy_(value)
 
 
+def as_asked(network: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a network, with what only later hosts want to be told of a Flux."""
+    from comfy.ldm.flux.model import FluxParams
+
+    more = network.get("image_model") == "flux" and "txt_ids_dims" in FluxParams.__annotations__
+    return network | {"txt_ids_dims": []} if more else network
+
+
 def model_of(family: Family, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     """ComfyUI's model of this family; its weights are whatever was in memory."""
     host.start()
     import comfy.supported_models
 
-    config = getattr(comfy.supported_models, family.config)(family.network)
+    config = getattr(comfy.supported_models, family.config)(as_asked(family.network))
     config.sampling_settings |= family.settings
     config.set_inference_dtype(dtype, None)
     return config.get_model(dict(family.told_by), "", device=torch.device(device))

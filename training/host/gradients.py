@@ -35,10 +35,13 @@ def copy_input(norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
 
 
 def allow_gradients(net: nn.Module) -> None:
-    """Make the blocks of `net` that work in place fit for training, in place; what they compute stays the same.
+    """Make ComfyUI compute with operations that have a gradient, and the blocks of `net` that work in place fit for it.
 
-    It takes no more memory than blocks would that add to their states as others do.
+    It takes no more memory than blocks would that add to their states as others do; what they compute stays the same.
     """
+    import comfy.model_management
+
+    comfy.model_management.in_training = True  # later hosts have fused operations without gradient, and ask for this
     for block in list(net.modules()):
         if type(block).__module__ not in IN_PLACE:
             continue

@@ -3,6 +3,7 @@
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ QUANTIZED = ("scaled_fp8", "layer_quant_config", "quant_config")  # the names th
 def check_kind(models: Models, path: Path) -> None:
     """Raises ValueError for weights without gradient, and for a network that wants more than noise and a text."""
     model = models.model.model
-    if any(getattr(model.model_config, name, None) is not None for name in QUANTIZED):
+    if any(getattr_static(model.model_config, name, None) is not None for name in QUANTIZED):  # asked, ComfyUI may warn
         raise ValueError(f"{path} is in scaled fp8, which has no gradient: use the bf16 or fp16 file of this model")
     if model.latent_format.latent_dimensions != 2:
         raise ValueError(f"{path} is a {models.architecture}, which has no latents of two dimensions, as pictures have")

@@ -2,6 +2,7 @@
 
 import host_process
 import pytest
+import small_models
 import torch
 
 from tcd import lora
@@ -53,7 +54,7 @@ def models():
     configs = {"sd15": checkpoints.SD15, "sd2": sd2, "sdxl": checkpoints.SDXL, "sd3": checkpoints.SD3}
     with torch.device("meta"):
         return {
-            name: checkpoints.diffusion_model(config)
+            name: checkpoints.diffusion_model(small_models.as_asked(config))
             for name, config in (configs | {"flux": FLUX, "lumina2": LUMINA2}).items()
         }
 
