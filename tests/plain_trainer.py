@@ -58,15 +58,22 @@ class Drawn:
 
 
 class PlainTrainer:
-    """TCF(1), DDIM, one end for each sample, l2; of a network that predicts eps."""
+    """TCF(1), DDIM, one end for each sample, l2; of a network that predicts eps.
 
-    def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, rank: int, lr: float):
-        self.teacher = unet.requires_grad_(False)
+    In bf16 the frozen weights are in it, the LoRA is in float32, and all is evaluated under autocast.
+    """
+
+    def __init__(
+        self, unet: nn.Module, alphas_cumprod: Tensor, rank: int, lr: float, dtype: torch.dtype = torch.float32
+    ):
+        self.dtype, self.teacher = dtype, unet.requires_grad_(False)
         self.unet = copy.deepcopy(unet)
         put_lora(self.unet, rank)
         self.unet.train()
         self.alphas_cumprod = alphas_cumprod.float()
         self.trained = [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+        for parameter in self.trained:
+            parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.trained, lr=lr)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +106,8 @@ class PlainTrainer:
         return F.mse_loss(found.float(), goal.float())
 
     def step(self, drawn: Drawn) -> float:
-        loss = self.loss(drawn)
+        with torch.autocast(drawn.latents.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            loss = self.loss(drawn)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()

@@ -1,4 +1,4 @@
-"""What training does to the blocks of a network: gradient checkpointing and compilation.
+"""Gradient checkpointing of the blocks of a network.
 
 Blocks are known by the names of their classes in ComfyUI's networks, so that nothing of ComfyUI is needed here.
 """
@@ -51,15 +51,4 @@ def checkpoint_blocks(net: nn.Module) -> int:
     for block in blocks:
         if not isinstance(block.forward, Checkpointed):
             block.forward = Checkpointed(block)
-    return len(blocks)
-
-
-def compile_blocks(net: nn.Module) -> int:
-    """Let torch.compile compile each block of `net` in place, at its first evaluation; returns how many there are.
-
-    Raises ValueError for a network without any.
-    """
-    blocks = blocks_of(net)
-    for block in blocks:
-        block.compile()
     return len(blocks)

@@ -40,7 +40,7 @@ class Run:
     @property
     def batch(self) -> int:
         """Samples in one optimizer step, over all processes."""
-        return self.opts.train_batch_size * self.opts.gradient_accumulation_steps * self.workers.world
+        return batch_of(self.opts, self.workers)
 
     @property
     def epoch_steps(self) -> int:
@@ -49,7 +49,15 @@ class Run:
     @property
     def steps(self) -> int:
         """Optimizer steps in all."""
-        return self.opts.max_train_epochs * self.epoch_steps or self.opts.max_train_steps
+        return steps_of(self.opts, self.dataset, self.batch)
+
+
+def batch_of(opts: Options, workers: Workers) -> int:
+    return opts.train_batch_size * opts.gradient_accumulation_steps * workers.world
+
+
+def steps_of(opts: Options, dataset: data.Dataset, batch: int) -> int:
+    return opts.max_train_epochs * dataset.batches_per_epoch(batch) or opts.max_train_steps
 
 
 def check(opts: Options, workers: Workers) -> None:
@@ -85,7 +93,7 @@ def prepare(opts: Options, workers: Workers | None = None) -> Run:
     if opts.gradient_checkpointing:
         checkpointing.checkpoint_blocks(parts.student_net.unet)
     if opts.torch_compile:
-        checkpointing.compile_blocks(parts.student_net.unet)
+        parts.student_net.unet.compile()
     if opts.fsdp:
         sharding.shard(parts, workers)
     parts.place(device)
@@ -109,9 +117,7 @@ def assemble(
 ) -> Run:
     """The run with its optimizer, and what saves both."""
     optimizer = make_optimizer(parts.weights, opts)
-    samples = opts.train_batch_size * opts.gradient_accumulation_steps * workers.world
-    steps = opts.max_train_epochs * dataset.batches_per_epoch(samples) or opts.max_train_steps
-    schedule = make_schedule(optimizer, opts, steps)
+    schedule = make_schedule(optimizer, opts, steps_of(opts, dataset, batch_of(opts, workers)))
     scaler = torch.amp.GradScaler(models.device.type, enabled=opts.mixed_precision == "fp16")
     state = State(opts, parts, optimizer, schedule, scaler)
     saver = Saver(models, parts, opts)

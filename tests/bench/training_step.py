@@ -2,34 +2,45 @@
 
     python3 dev.py bench training
 
-Both distil the tiny model with TCF(1) in float32, from the same draws, with as many layers of LoRA of the same rank,
-and with PyTorch's own choice of attention. They take turns, so that whatever else the machine does falls on both; the
-medians and the median of the ratios of each turn are printed. Memory is what a process of its own grows by after the
-model is loaded: the highest resident set, which counts the second network, the LoRA and the optimizer too.
+Both distil the tiny model with TCF(1) in the same precision, from the same draws, with as many layers of LoRA of the
+same rank, and with PyTorch's own choice of attention. They take turns, so that whatever else the machine does falls on
+both; medians and the median of the ratios of each turn are printed. Memory is what comes after the model is loaded: a
+second network, the LoRA and the optimizer count: of tensors their highest sum; of a process of its own the growth of
+its highest resident set, where a compiled network has the compiler too. To compile takes minutes.
 """
 
-import copy
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the tests' own helpers
 
 from plain_trainer import Drawn, PlainTrainer
 
-from training import checkpointing, host, optim, options
+from training import checkpointing, host, optim
 from training.methods import METHODS
 from training.network import Parts
+from training.options import Options
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "tiny.safetensors"
-RANK, LR, ROUNDS, MEMORY_STEPS = 16, 1e-4, 15, 3
-OURS, BATCHES = ("ours", "checkpointed"), (16, 32)
+RANK, LR, ROUNDS, MEMORY_STEPS, BATCHES = 16, 1e-4, 15, 3, (16, 32)
+BF16 = {"mixed_precision": "bf16"}
+# What is timed -> the options that it takes.
+OURS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "float32, checkpointed": {"gradient_checkpointing": True},
+    "bf16": BF16,
+    "bf16, checkpointed": {**BF16, "gradient_checkpointing": True},
+    "bf16, compiled": {**BF16, "torch_compile": True},
+}
 MIB_A_UNIT = 2**-20 if sys.platform == "darwin" else 2**-10  # of ru_maxrss
 
 
@@ -40,16 +51,16 @@ class Trainer(Protocol):
 class OurTrainer:
     """A step of training/train.py, without its data."""
 
-    def __init__(self, models: host.Models, conds: tuple[host.Cond, host.Cond], checkpointed: bool):
-        self.opts = options.Options(
-            pretrained_model_name_or_path=str(CHECKPOINT), network_dim=RANK, learning_rate=LR, ends=1
-        )
+    def __init__(self, models: host.Models, conds: tuple[host.Cond, host.Cond], opts: Options):
+        self.opts = opts
         self.parts = Parts(models, self.opts)
         self.method = METHODS["tcd"](self.opts, models.sched)
         self.optimizer = optim.optimizer(self.parts.weights, self.opts)
         self.cond, self.uncond = conds
-        if checkpointed:
+        if opts.gradient_checkpointing:
             checkpointing.checkpoint_blocks(models.unet)
+        if opts.torch_compile:
+            models.unet.compile()
 
     def step(self, drawn: Drawn) -> float:
         batch = len(drawn.latents)
@@ -72,34 +83,66 @@ def draw(conds: tuple[host.Cond, host.Cond], batch: int) -> Drawn:
     return Drawn(latents, noise, context, uncond, t, t - 20, m, 2 + 12 * torch.rand(batch, generator=generator))
 
 
-def made(name: str, models: host.Models, conds: tuple[host.Cond, host.Cond]) -> Trainer:
-    """A trainer by name, on a network of its own that starts with the same weights."""
-    torch.manual_seed(0)
-    if name == "plain":
-        alphas_cumprod = 1 / (1 + models.sampling.sigmas.square())
-        return PlainTrainer(models.unet, alphas_cumprod, RANK, LR)
-    return OurTrainer(host.place(models), conds, name == "checkpointed")
+Loaded = tuple[host.Models, tuple[host.Cond, host.Cond]]
 
 
-def load() -> tuple[host.Models, tuple[host.Cond, host.Cond]]:
-    models = host.load(CHECKPOINT, "demo.tiny:load")
-    torch.backends.cuda.enable_flash_sdp(True)
+def options(name: str) -> Options:
+    return Options(
+        pretrained_model_name_or_path=str(CHECKPOINT), network_dim=RANK, learning_rate=LR, ends=1, **OURS[name]
+    )
+
+
+def load(opts: Options) -> Loaded:
+    """The tiny model and the conditions, with and without a prompt."""
+    models = host.load(CHECKPOINT, "demo.tiny:load", host.DTYPES[opts.mixed_precision])
     return models, (host.encode_text(models, "red heart"), host.encode_text(models, ""))
 
 
-def grown(name: str, batch: int) -> None:
+def made(opts: Options, plain: bool, loaded: Loaded) -> Trainer:
+    """Our trainer, or the plain one of the same precision."""
+    models, conds = loaded
+    torch.manual_seed(0)
+    if plain:
+        dtype = host.DTYPES[opts.mixed_precision]
+        return PlainTrainer(models.unet, 1 / (1 + models.sampling.sigmas.square()), RANK, LR, dtype)
+    return OurTrainer(host.place(models), conds, opts)
+
+
+def resident() -> float:
+    """The highest resident set of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB_A_UNIT
+
+
+def grown(name: str, plain: bool, batch: int) -> None:
     """Print the MiB that this process grows by in some steps."""
-    models, conds = load()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    trainer, drawn = made(name, models, conds), draw(conds, batch)
+    loaded, before = load(options(name)), resident()
+    trainer, drawn = made(options(name), plain, loaded), draw(loaded[1], batch)
     for _ in range(MEMORY_STEPS):
         trainer.step(drawn)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * MIB_A_UNIT)
+    print(resident() - before)
 
 
-def memory(name: str, batch: int) -> float:
-    command = [sys.executable, __file__, name, str(batch)]
+def memory(name: str, plain: bool, batch: int) -> float:
+    """What `grown` prints in a process of its own."""
+    command = [sys.executable, __file__, name, str(int(plain)), str(batch)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def highest(recorded: profile) -> float:
+    """The highest sum of the tensors that were allocated meanwhile, in MiB."""
+    profiler: Any = recorded.profiler
+    events = profiler.kineto_results.events()
+    return max(accumulate(event.nbytes() for event in events if event.name() == "[memory]")) / 2**20
+
+
+def started(name: str, plain: bool, batch: int) -> tuple[Trainer, Drawn, float, float]:
+    """A trainer after its first steps, what it draws, its first loss and the most MiB that its tensors took."""
+    loaded = load(options(name))
+    drawn = draw(loaded[1], batch)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        trainer = made(options(name), plain, loaded)
+        losses = [trainer.step(drawn) for _ in range(MEMORY_STEPS)]
+    return trainer, drawn, losses[0], highest(recorded)
 
 
 def seconds(trainer: Trainer, drawn: Drawn) -> float:
@@ -108,33 +151,39 @@ def seconds(trainer: Trainer, drawn: Drawn) -> float:
     return time.perf_counter() - began
 
 
-def row(name: str, batch: int, ours: float, theirs: float) -> None:
-    """One line of the table; `ours` and `theirs` are the memory in MiB."""
-    pairs, trainers = [], []
-    for which in (name, "plain"):
-        models, conds = load()
-        trainers.append((made(which, models, conds), draw(conds, batch)))
-    losses = [trainer.step(copy.deepcopy(drawn)) for trainer, drawn in trainers]
-    assert abs(losses[0] - losses[1]) < 1e-3 * losses[1], f"not the same step: losses {losses}"
+def row(name: str, batch: int, resident: tuple[float, float]) -> None:
+    """One line of the table."""
+    torch.compiler.reset()
+    plain, ours = (started(name, is_plain, batch) for is_plain in (True, False))  # ours last: it chooses attention
+    near = 1e-3 if OURS[name].get("mixed_precision", "no") == "no" else 1e-2  # bf16 has eight bits
+    assert abs(ours[2] - plain[2]) < near * plain[2], f"not the same step: losses {ours[2]}, {plain[2]}"
+    both, taken = (ours, plain), []
     for turn in range(ROUNDS):  # each goes first every other turn
-        taken = [seconds(*trainers[i]) for i in ((0, 1) if turn % 2 else (1, 0))]
-        pairs.append(taken if turn % 2 else taken[::-1])
-    us, them = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    took = f"{us:.3f} | {them:.3f} | {ratio:.2f}"
-    print(f"| {name}, batch {batch} | {took} | {ours:.0f} | {theirs:.0f} | {ours / theirs:.2f} |", flush=True)
+        order = (0, 1) if turn % 2 else (1, 0)
+        times = {i: seconds(*both[i][:2]) for i in order}
+        taken.append((times[0], times[1]))
+    us, them = (statistics.median(column) for column in zip(*taken, strict=True))
+    ratio = statistics.median(a / b for a, b in taken)
+    tensors = f"{ours[3]:.0f} | {plain[3]:.0f} | {ours[3] / plain[3]:.2f}"
+    grew = f"{resident[0]:.0f} | {resident[1]:.0f} | {resident[0] / resident[1]:.2f}"
+    print(f"| {name}, batch {batch} | {us:.3f} | {them:.3f} | {ratio:.2f} | {tensors} | {grew} |", flush=True)
 
 
 def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {ROUNDS} steps")
-    print("| what | ours, s | plain, s | ratio | ours, MiB | plain, MiB | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| what | s | plain | ratio | tensors, MiB | plain | ratio | process, MiB | plain | ratio |")
+    print("| --- |" + " ---: |" * 9)
     # Before this process grows itself: its children would inherit the highest resident set
-    sizes = {(name, batch): memory(name, batch) for name in ("plain", *OURS) for batch in BATCHES}
-    for batch in BATCHES:
-        for name in OURS:
-            row(name, batch, sizes[name, batch], sizes["plain", batch])
+    rows = [
+        (name, batch)
+        for batch in BATCHES
+        for name, how in OURS.items()
+        if batch == BATCHES[0] or how.get("torch_compile") is None
+    ]
+    grew = {at: (memory(at[0], False, at[1]), memory(at[0], True, at[1])) for at in rows}
+    for at in rows:
+        row(*at, grew[at])
 
 
 if __name__ == "__main__":
-    main() if len(sys.argv) == 1 else grown(sys.argv[1], int(sys.argv[2]))
+    main() if len(sys.argv) == 1 else grown(sys.argv[1], bool(int(sys.argv[2])), int(sys.argv[3]))

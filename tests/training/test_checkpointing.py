@@ -1,7 +1,7 @@
 """Checkpointed and compiled blocks: the same outputs and gradients, of every family that can be trained."""
 
+import shutil
 from dataclasses import dataclass
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import pytest
 import torch
 from lora_nets import plain
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from tcd import lora
 from training import checkpointing, host
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
+COMPILER = shutil.which("g++") or shutil.which("clang++")
 COUNTS = {"sd15": 15, "sd3": 2, "flux": 3, "lumina2": 4}
 
 
@@ -129,17 +131,39 @@ def test_dropout_is_drawn_once_for_both_evaluations_of_a_block():
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.compile's own
-@pytest.mark.parametrize("trial", ["sd3"], indirect=True)
-def test_compiled_blocks_compute_the_same(trial, monkeypatch):
-    """With a backend that needs no compiler."""
+@pytest.mark.parametrize("trial", ["sd15"], indirect=True)
+def test_a_compiled_network_computes_the_same_from_three_graphs(trial):
+    """As teacher, target and student; with a backend that needs no compiler. A second step compiles nothing more."""
     wanted = gradients(trial)
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
-    assert checkpointing.compile_blocks(trial.net) == COUNTS[trial.name]
-    close(gradients(trial), wanted, 1e-4)
-    assert all(block._compiled_call_impl is not None for block in checkpointing.blocks_of(trial.net))
+    torch.compiler.reset()
+    graphs = CompileCounterWithBackend("eager")
+    trial.net.compile(backend=graphs)
+    for _ in range(2):
+        close(gradients(trial), wanted, 1e-4)
+        assert graphs.frame_count == 3
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
+@pytest.mark.skipif(not COMPILER, reason="torch.compile needs a C++ compiler on the CPU, and there is none")
+def test_a_compiled_layer_with_a_lora_computes_the_same():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.SiLU()).requires_grad_(False)
+    adapter = lora.inject(net, 2)
+    for path in plain(adapter):
+        nn.init.normal_(path.up, std=0.1)
+    x = torch.randn(2, 4, 6, 6)
+
+    def found() -> list[Tensor]:
+        with torch.no_grad(), lora.toggle(adapter, False):
+            teacher = net(x)
+        out = net(x)
+        return [teacher, out.detach(), *torch.autograd.grad((out - teacher).square().sum(), list(adapter.parameters()))]
+
+    wanted = found()
+    net.compile()
+    close(found(), wanted, 1e-4)
 
 
 def test_a_network_without_known_blocks_is_refused():
-    for change in (checkpointing.checkpoint_blocks, checkpointing.compile_blocks):
-        with pytest.raises(ValueError, match="Linear has none of the blocks that are known: BasicTransformerBlock, "):
-            change(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="Linear has none of the blocks that are known: BasicTransformerBlock, "):
+        checkpointing.checkpoint_blocks(nn.Linear(2, 2))

@@ -217,6 +217,7 @@ def test_an_option_that_would_have_no_effect_is_refused(name, of):
     [
         (["--random_crop"], "random_crop cuts anew at every step: it needs --no-cache_latents"),
         (["--cache_latents_to_disk", "--no-cache_latents"], "cache_latents_to_disk keeps what cache_latents caches"),
+        (["--torch_compile", "--gradient_checkpointing"], "torch_compile chooses itself what to compute again"),
         (["--shuffle_caption"], "shuffle_caption changes captions at every step"),
         (["--caption_tag_dropout_rate=.1"], "caption_tag_dropout_rate changes captions at every step"),
         (["--dim_from_weights"], "dim_from_weights needs network_weights"),

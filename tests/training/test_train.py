@@ -157,10 +157,10 @@ def test_looking_on_changes_nothing(data, tmp_path, prompts):
 
 
 @pytest.mark.parametrize("option", ["gradient_checkpointing", "torch_compile"])
-def test_blocks_are_changed_when_asked_for(data, tmp_path, monkeypatch, option):
+def test_the_network_is_changed_when_asked_for(data, tmp_path, monkeypatch, option):
     changed = []
     monkeypatch.setattr(checkpointing, "checkpoint_blocks", lambda net: changed.append("gradient_checkpointing"))
-    monkeypatch.setattr(checkpointing, "compile_blocks", lambda net: changed.append("torch_compile"))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: changed.append("torch_compile"))
     train.prepare(options_of(data, tmp_path))
     assert changed == []
     train.prepare(options_of(data, tmp_path, **{option: True}))

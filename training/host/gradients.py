@@ -41,7 +41,8 @@ def allow_gradients(net: nn.Module) -> None:
     """
     import comfy.model_management
 
-    comfy.model_management.in_training = True  # later hosts have fused operations without gradient, and ask for this
+    # Later hosts have fused operations without gradient, and ask for this
+    vars(comfy.model_management)["in_training"] = True
     for block in list(net.modules()):
         if type(block).__module__ not in IN_PLACE:
             continue

@@ -89,6 +89,8 @@ def check_pairs(options: Options) -> None:
         raise ValueError(f"{name} changes captions at every step: it needs --no-cache_text_encoder_outputs")
     if options.method != "tcd" and options.sample_gamma != 0.3:
         raise ValueError(f"sample_gamma is for method tcd: students of {options.method} are sampled with gamma 1")
+    if options.torch_compile and options.gradient_checkpointing:
+        raise ValueError("torch_compile chooses itself what to compute again: leave it out, or gradient_checkpointing")
     if options.fsdp and options.sample_prompts:
         raise ValueError("sample_prompts needs the whole student in one process: leave it out, or fsdp")
     if options.dim_from_weights and not options.network_weights:

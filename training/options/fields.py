@@ -213,7 +213,9 @@ class Training:
     seed: int = option(0, "seed of everything that is drawn", least=0)
     mixed_precision: str = option("no", "number format of the network", ("no", "fp16", "bf16"))
     gradient_checkpointing: bool = option(False, "recompute each block in the backward pass: less memory, more time")
-    torch_compile: bool = option(False, "compile the network's blocks with torch.compile")
+    torch_compile: bool = option(
+        False, "compile the network with torch.compile: minutes at the first step, then faster"
+    )
     fsdp: bool = option(False, "shard the student over all processes of torchrun", of="full_finetune=True")
     optimizer_type: str = option(
         "AdamW",
