@@ -42,7 +42,7 @@ def allow_gradients(net: nn.Module) -> None:
     import comfy.model_management
 
     # Later hosts have fused operations without gradient, and ask for this
-    vars(comfy.model_management)["in_training"] = True
+    comfy.model_management.in_training = True  # pyright: ignore[reportAttributeAccessIssue]
     for block in list(net.modules()):
         if type(block).__module__ not in IN_PLACE:
             continue
