@@ -9,6 +9,7 @@ second network, the LoRA and the optimizer count: of tensors their highest sum; 
 its highest resident set, where a compiled network has the compiler too. To compile takes minutes.
 """
 
+import gc
 import resource
 import statistics
 import subprocess
@@ -139,6 +140,7 @@ def started(name: str, plain: bool, batch: int) -> tuple[Trainer, Drawn, float, 
     """A trainer after its first steps, what it draws, its first loss and the most MiB that its tensors took."""
     loaded = load(options(name))
     drawn = draw(loaded[1], batch)
+    gc.collect()  # lest the row before is freed meanwhile, and subtracted
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         trainer = made(options(name), plain, loaded)
         losses = [trainer.step(drawn) for _ in range(MEMORY_STEPS)]
