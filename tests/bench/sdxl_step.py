@@ -1,7 +1,7 @@
 """A training step of SDXL's architecture, random weights, on a GPU: samples a second, memory, share of its peak.
 
-    python3 dev.py bench sdxl              # 1024 px, rank 64, bf16, recomputation, batches of 1, 4 and 16
-    python3 dev.py bench sdxl --small      # a small network of the same kind, on any machine: that the script runs
+    python3 dev.py bench sdxl                           # 1024 px, rank 64, bf16, recomputation, batches of 1, 4 and 16
+    .venv/bin/python tests/bench/sdxl_step.py --small   # a small network of the same kind: that the script runs
 
 Nothing is loaded: pictures and captions are random numbers. The operations are counted by torch, with those that are
 done twice for want of memory. The peak is the card's for dense bf16, by its data sheet.
