@@ -11,7 +11,7 @@ import torch
 
 from .gradients import allow_gradients
 from .models import Models
-from .start import start
+from .start import choose_attention, start
 
 
 def function_of(option: str, name: str) -> Callable:
@@ -78,6 +78,7 @@ def load(
     from comfy.cli_args import args
 
     args.fp32_vae = True  # half-precision ones give NaN, and encoding is done once
+    choose_attention(dtype)
     if loader:
         found = function_of("checkpoint_loader", loader)(path, dtype=dtype)
     else:

@@ -83,8 +83,6 @@ def place(models: Models, device: torch.device | None = None) -> Models:
     comfy.model_management.unload_all_models()  # a loader may have put it there, under management
     models.unet.to(device or comfy.model_management.get_torch_device())
     models.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if models.device.type == "cpu":  # fused attention has the faster gradient there in float32, the slower one in bf16
-        torch.backends.cuda.enable_flash_sdp(next(models.unet.parameters()).dtype is torch.float32)
     return models
 
 
