@@ -1,7 +1,7 @@
 """What is trained besides the network: the LoRA, as the options want it, and the embedding of s of TCF(S+)."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ def make(unet: nn.Module, opts: Options) -> lora.Lora:
         "module_dropout": chosen.module_dropout,
     }
     if opts.network_weights:
+        if given := [item for item in opts.network_args if item.partition("=")[0] not in drops]:
+            raise ValueError(
+                f"network_args {given[0]} has no effect with network_weights, which has its layers and ranks"
+            )
         return going_on(unet, opts, drops)
     conv_rank = opts.network_dim if chosen.conv_dim < 0 else chosen.conv_dim
     return lora.inject(
@@ -101,8 +105,20 @@ def going_on(unet: nn.Module, opts: Options, drops: dict[str, float]) -> lora.Lo
     if not opts.dim_from_weights and ranks != {opts.network_dim}:
         found = ", ".join(map(str, sorted(ranks)))
         raise ValueError(f"network_weights is of rank {found}, network_dim is {opts.network_dim}: add dim_from_weights")
+    alphas = {path.alpha for path in adapter.paths.values()}
+    if opts.network_alpha and alphas != {opts.network_alpha}:
+        found = ", ".join(f"{alpha:g}" for alpha in sorted(alphas))
+        raise ValueError(f"network_weights is of alpha {found}, network_alpha is {opts.network_alpha:g}: leave it out")
     lora.set_dropout(adapter, **drops)
     return adapter
+
+
+def as_trained(opts: Options, adapter: lora.Lora | None) -> Options:
+    """The options with the rank and alpha that the LoRA has, which may be those of `network_weights`: its largest."""
+    if adapter is None or not opts.network_weights:
+        return opts
+    rank, alpha = max((path.rank, float(path.alpha)) for path in adapter.paths.values())
+    return replace(opts, network_dim=rank, network_alpha=alpha)
 
 
 def target_time(student: Any, adapter: lora.Lora | None) -> tcd.TargetTimeNet:

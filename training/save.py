@@ -12,7 +12,7 @@ from torch import Tensor
 import tcd
 from tcd import embed, lora
 
-from . import metadata
+from . import adapters, metadata
 from .host import Models
 from .network import Parts
 from .options import Options, to_toml
@@ -104,7 +104,7 @@ class Saver:
         """
         trained = self.collect() if trained is None else trained
         path = self.path.with_name(self.opts.output_name + suffix + ".safetensors")
-        described = metadata.of(self.models, self.opts, step)
+        described = metadata.of(self.models, adapters.as_trained(self.opts, self.parts.adapter), step)
         (self.save_checkpoint if self.opts.full_finetune else self.save_lora)(path, trained, described)
         return path
 

@@ -9,7 +9,6 @@ on but without gradient the target. From Python: `run = prepare(options)`, then 
 
 import logging
 import math
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -154,7 +153,10 @@ def train(opts: Options) -> Path:
                 print("\n".join(estimates))
             return configuration_path(opts)
         loop(run)
-        return save_at_the_end(run)
+        path = save_at_the_end(run)
+        if workers.main:
+            print(f"wrote {path}")
+        return path
     finally:
         workers.stop()
 
@@ -162,9 +164,7 @@ def train(opts: Options) -> Path:
 def main() -> None:
     """The command line: every expected failure is one line."""
     try:
-        path = train(options.read())
-        if os.environ.get("RANK", "0") == "0":
-            print(f"wrote {path}")
+        train(options.read())
     except (ValueError, FileNotFoundError, FloatingPointError, ElsewhereError) as error:
         sys.exit(f"error: {error}")
     except torch.OutOfMemoryError as error:

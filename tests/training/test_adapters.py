@@ -77,6 +77,22 @@ def test_a_lora_of_another_rank_is_refused(file):
         adapters.make(Net(), opts_of(network_weights=file))
 
 
+def test_what_a_file_has_cannot_be_asked_for_besides(file):
+    own = {"network_weights": file, "dim_from_weights": True}
+    with pytest.raises(ValueError, match="network_args target=all has no effect with network_weights"):
+        adapters.make(Net(), opts_of("target=all", **own))
+    with pytest.raises(ValueError, match="network_weights is of alpha 6, network_alpha is 2: leave it out"):
+        adapters.make(Net(), opts_of(network_alpha=2.0, **own))
+    assert adapters.make(Net(), opts_of("rank_dropout=0.1", **own)).layers
+
+
+def test_the_rank_that_is_told_is_that_of_the_file(file):
+    opts = opts_of(network_weights=file, dim_from_weights=True)
+    told = adapters.as_trained(opts, adapters.make(Net(), opts))
+    assert (told.network_dim, told.alpha) == (3, 6.0)
+    assert adapters.as_trained(opts_of(), adapters.make(Net(), opts_of())) == opts_of()
+
+
 def test_a_network_that_is_no_unet_takes_no_target_time():
     with pytest.raises(ValueError, match=r"TCF\(S\+\) is for UNets .*: Linear has no time_embed"):
         adapters.target_time(torch.nn.Linear(2, 2), None)

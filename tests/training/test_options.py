@@ -221,6 +221,7 @@ def test_an_option_that_would_have_no_effect_is_refused(name, of):
         (["--shuffle_caption"], "shuffle_caption changes captions at every step"),
         (["--caption_tag_dropout_rate=.1"], "caption_tag_dropout_rate changes captions at every step"),
         (["--dim_from_weights"], "dim_from_weights needs network_weights"),
+        (["--dim_from_weights", "--network_weights=x", "--network_dim=8"], "dim_from_weights takes rank and alpha"),
         (["--sample_every_n_steps=1"], "sample_every_n_steps has no effect without sample_prompts"),
         (["--min_timestep=5", "--max_timestep=5"], "max_timestep 5 is not above min_timestep 5"),
         (["--base_weights_multiplier", "1"], "base_weights_multiplier must be 0 numbers"),

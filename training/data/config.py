@@ -1,13 +1,12 @@
 """A dataset TOML: which keys it may have, and the subsets that it makes."""
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..options import FIELDS, REFUSED, Options, read_toml
 from ..options.checks import check_company, check_numbers, check_pairs
-from ..options.command_line import converted
+from ..options.command_line import converted, hint
 from .sources import Subset, check
 
 EVERYWHERE = (
@@ -37,8 +36,7 @@ def unknown(key: str, table: str) -> str:
         return f"{key} is not for {table}: {NOT_HERE[key]}"
     if places := [place for place, keys in KEYS.items() if key in keys]:
         return f"{key} belongs into {' or '.join(places)}, not into {table}"
-    near = difflib.get_close_matches(key, KEYS[table], 1)
-    return f"unknown key {key!r} in {table}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"unknown key {key!r} in {table}{hint(key, KEYS[table])}"
 
 
 def typed(key: str, value: Any) -> Any:

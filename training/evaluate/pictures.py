@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ from .. import host
 from ..data.cache import key
 from ..data.pictures import decode
 from ..data.sources import ENDINGS
+from ..data.threads import chunks
 from ..save import replace as put
 from .loras import Loaded
 from .options import EvaluateOptions
 from .prompts import Prompt, Scenes
 from .rows import Row
 
-T = TypeVar("T")
 KEY, EVALUATIONS = "tcd.key", "tcd.evaluations"
 FILES = ("pretrained_model_name_or_path", "vae", "text_encoders", "base_weights")  # of the model
 
@@ -63,11 +63,6 @@ def marks(path: Path) -> dict[str, Any]:
         return {}
 
 
-def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    for i in range(0, len(items), size):
-        yield list(items[i : i + size])
-
-
 @dataclass(frozen=True)
 class Pictures:
     """Picture files, read anew whenever wanted, as batches [B, H, W, 3] in [0, 1] of one size (width, height)."""
@@ -77,7 +72,7 @@ class Pictures:
     batch: int = 16
 
     def __iter__(self) -> Iterator[Tensor]:
-        for paths in batched(self.paths, self.batch):
+        for paths in chunks(self.paths, self.batch):
             yield torch.stack([read(path, self.size) for path in paths])
 
 
@@ -125,11 +120,11 @@ class Folder:
         """Sample what is missing."""
         wanted = self.missing(prompts)
         with tqdm(total=len(prompts), initial=len(prompts) - len(wanted), desc=self.row.label) as bar:
-            for batch in batched(wanted, self.opts.batch_size):
+            for batch in chunks(wanted, self.opts.batch_size):
                 self.sample(parts, scenes, batch)
                 bar.update(len(batch))
 
-    def sample(self, parts: Loaded, scenes: Scenes, batch: list[Prompt]) -> None:
+    def sample(self, parts: Loaded, scenes: Scenes, batch: Sequence[Prompt]) -> None:
         before = parts.net.evaluated
         seeds = [prompt.seed for prompt in batch]
         latents = self.row.latents(parts, *scenes.of(batch), scenes.noise(batch), seeds)

@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 import tcd
 
+from ..data.threads import chunks
 from ..sampling import device_of, guided_student
 from .loras import Loaded
 from .options import EvaluateOptions
-from .pictures import batched
 from .prompts import Prompt, Scenes
 from .rows import Row
 
@@ -21,13 +21,13 @@ from .rows import Row
 class Path:
     """A batch of prompts with the states of the guided teacher [n + 1, B, C, h, w] at times [n + 1], noise first."""
 
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     states: Tensor
     times: Tensor
 
 
 @torch.no_grad()
-def path_of(parts: Loaded, scenes: Scenes, prompts: list[Prompt], opts: EvaluateOptions) -> Path:
+def path_of(parts: Loaded, scenes: Scenes, prompts: Sequence[Prompt], opts: EvaluateOptions) -> Path:
     """The path of the teacher's solver, step by step, as `tcd.solve` spaces it."""
     sched, n = parts.sched, opts.teacher_steps
     teacher = parts.teacher(*scenes.of(prompts), opts.teacher_guidance)
@@ -43,7 +43,7 @@ def path_of(parts: Loaded, scenes: Scenes, prompts: list[Prompt], opts: Evaluate
 def paths_of(parts: Loaded, scenes: Scenes, prompts: Sequence[Prompt], opts: EvaluateOptions) -> list[Path]:
     """The paths of those prompts that are measured."""
     chosen = prompts[: opts.probe_prompts or None]
-    batches = list(batched(chosen, opts.batch_size))
+    batches = chunks(chosen, opts.batch_size)
     return [path_of(parts, scenes, batch, opts) for batch in tqdm(batches, desc="the teacher's paths")]
 
 

@@ -1,5 +1,6 @@
 """What is to be sampled: every prompt with every seed, each with its own noise, the same for all rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,10 +61,10 @@ class Scenes:
         self.conds = texts(models, prompts, opts.model)
         self.uncond = unconditional(self.conds, opts.model)
 
-    def of(self, prompts: list[Prompt]) -> tuple[list[Cond], Cond, list[Size]]:
+    def of(self, prompts: Sequence[Prompt]) -> tuple[list[Cond], Cond, list[Size]]:
         """(conditions, unconditional one, sizes) of a batch."""
         return [self.conds(prompt.text) for prompt in prompts], self.uncond, [self.size] * len(prompts)
 
-    def noise(self, prompts: list[Prompt]) -> Tensor:
+    def noise(self, prompts: Sequence[Prompt]) -> Tensor:
         """[B, C, h, w]."""
         return torch.cat([initial_noise(self.models, self.pixels, prompt.seed) for prompt in prompts])

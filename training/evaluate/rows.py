@@ -12,6 +12,7 @@ import tcd
 from ..host import Cond, Size
 from ..network import Parts
 from ..sampling import student_latents, teacher_latents
+from ..watch.sheet import counted
 from .loras import LoraFile
 from .options import EvaluateOptions
 
@@ -52,9 +53,8 @@ class Row:
     def label(self) -> str:
         """In words, for tables and sheets."""
         own = [f"gamma {self.gamma:g}", f"TCF({self.tcf.upper()})"] if self.student else []
-        steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
         guided = [f"w {self.w:g}"] if self.w else []
-        return ", ".join([*([self.lora.name] if self.lora else []), self.method, steps, *own, *guided])
+        return ", ".join([*([self.lora.name] if self.lora else []), self.method, counted(self.steps), *own, *guided])
 
     def check(self, sched: tcd.Schedule) -> None:
         """Raises ValueError for a number of steps that the schedule's grid does not have."""

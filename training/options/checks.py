@@ -95,6 +95,9 @@ def check_pairs(options: Options) -> None:
         raise ValueError("sample_prompts needs the whole student in one process: leave it out, or fsdp")
     if options.dim_from_weights and not options.network_weights:
         raise ValueError("dim_from_weights needs network_weights")
+    own = options.network_dim != Options.network_dim or options.network_alpha != Options.network_alpha
+    if options.dim_from_weights and own:
+        raise ValueError("dim_from_weights takes rank and alpha from the file: leave out network_dim and network_alpha")
 
 
 def check_files(files: Iterable[tuple[str, str]]) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,12 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"unexpected argument {rest[0]!r}")
         return found
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """At the known name that is most like this one; nothing where none is."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def read_toml(path: Path, what: str = "config_file") -> dict[str, Any]:
@@ -72,8 +78,7 @@ class Program(Generic[T]):
         """Why there is no option of this name: what kohya's of that name would do here, or the nearest one."""
         if name in self.refused:
             return f"{name} is not for distillation: {self.refused[name]}"
-        near = difflib.get_close_matches(name, self.fields, 1)
-        return f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"unknown option {name!r}{hint(name, self.fields)}"
 
     def argument_of(self, name: str) -> dict[str, Any]:
         """What argparse has to know of an option."""

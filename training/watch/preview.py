@@ -92,8 +92,10 @@ class Preview:
 
     def row(self, scene: Scene, reference: Tensor) -> sheet.Row:
         """The teacher's picture and the student's, one for each number of steps."""
-        latents = {f"teacher, {counted(self.opts.ode_error_steps)}": reference}
-        latents |= {counted(steps): self.student(scene, steps, scene.prompt.cfg - 1) for steps in scene.prompt.steps}
+        latents = {f"teacher, {sheet.counted(self.opts.ode_error_steps)}": reference}
+        latents |= {
+            sheet.counted(steps): self.student(scene, steps, scene.prompt.cfg - 1) for steps in scene.prompt.steps
+        }
         pictures = {label: host.decode_latents(self.models, latent)[0] for label, latent in latents.items()}
         return sheet.Row(scene.prompt.text, pictures)
 
@@ -101,7 +103,7 @@ class Preview:
         """Write the contact sheet of the student after `step` steps; returns its path. Raises OSError if it cannot."""
         with at(step):
             rows = [self.row(scene, reference) for scene, reference in zip(self.scenes, self.references, strict=True)]
-        image = sheet.draw(f"{self.opts.output_name} after {counted(step)}, gamma {self.gamma:g}", rows)
+        image = sheet.draw(f"{self.opts.output_name} after {sheet.counted(step)}, gamma {self.gamma:g}", rows)
         path = Path(self.opts.output_dir, "sample", f"{self.opts.output_name}-step{step:08d}.png")
         save.replace(path, lambda scratch: image.save(scratch, format="PNG"))
         return path
@@ -111,12 +113,3 @@ class Preview:
         with at(step):
             pairs = [(self.student(scene, 1), made) for scene, made in zip(self.scenes, self.references, strict=True)]
         return fmean(tcd.metrics.ode_error(*pair) for pair in pairs)
-
-
-def counted(steps: int) -> str:
-    """A number of steps in words.
-
-    >>> counted(1), counted(4)
-    ('1 step', '4 steps')
-    """
-    return f"{steps} step{'' if steps == 1 else 's'}"

@@ -23,6 +23,15 @@ class Row:
     pictures: dict[str, Tensor]
 
 
+def counted(steps: int) -> str:
+    """A number of steps in words.
+
+    >>> counted(1), counted(4)
+    ('1 step', '4 steps')
+    """
+    return f"{steps} step{'' if steps == 1 else 's'}"
+
+
 @cache
 def font(bold: bool = False) -> ImageFont.FreeTypeFont:
     """matplotlib's own letters, which know most alphabets."""
