@@ -14,7 +14,7 @@ from torch import Tensor
 from .draw import add_noise, interval_times
 from .predict import Predict, choose, combine, output_from
 from .schedule import Schedule, Time, as_time
-from .solver import SOLVERS, follow
+from .solver import SOLVERS
 from .tcf import TCF, tcf1
 
 HUBER = 1e-3  # where the pseudo-Huber distance turns from square to absolute, as in LCM's code
@@ -223,15 +223,18 @@ def direct_cm_loss(
     form: str = "x0",
     distance: Distance = "l2",
     weight: Tensor | None = None,
+    teacher_of: Callable[[Tensor], Predict] | None = None,
 ) -> Tensor:
     """Direct consistency (second paper, eq. 5): the student against the teacher's whole path to clean data.
 
         weight || f_student(x_t, t) - f_solver(x_t, t, 0) ||^2
 
-    The path follows the N `intervals` below t [B], which must be an end of one; it costs as many steps as the noisiest
-    sample has. Raises ValueError for other times, intervals that do not divide the schedule's steps, and unknown names.
+    The path follows the N `intervals` below t [B], which must be an end of one; it has as many steps as the noisiest
+    sample needs. `teacher_of(rows)` is the teacher for those samples of the batch alone: with it nothing is evaluated
+    for one whose turn has not come, which is half of all. Raises ValueError for other times, intervals that do not
+    divide the schedule's steps, and unknown names.
     """
-    f = choose(FORMS, "form", form)
+    f, phi = choose(FORMS, "form", form), choose(SOLVERS, "solver", solver)
     check_distance(distance)
     times = interval_times(sched, intervals).to(t)
     i = (t[:, None] - times).abs().argmin(1)
@@ -239,8 +242,15 @@ def direct_cm_loss(
         raise ValueError(
             f"t must be among the {intervals} intervals' ends, got {t[~torch.isclose(times[i], t)].tolist()}"
         )
-    down = torch.arange(int(i.max()), -1, -1, device=i.device)
     x_t = add_noise(sched, x0, noise, t)
-    with torch.no_grad():  # a sample that is nearer waits at its own time until the others have come down to it
-        goal = follow(teacher, sched, x_t, times[torch.minimum(i, down[:, None])], solver)
+    goal, of = x_t.clone(), teacher_of or partial(among_all, teacher, x_t)
+    with torch.no_grad():
+        for step in range(int(i.max()), 0, -1):  # a sample that is nearer joins when the others have come down to it
+            rows = (i >= step).nonzero()[:, 0]
+            goal[rows] = phi(of(rows), sched, goal[rows], times[step], times[step - 1])
     return weighted(distances(f(student, sched, x_t, t), goal, distance), weight)
+
+
+def among_all(predict: Predict, x: Tensor, rows: Tensor) -> Predict:
+    """For some rows of a batch, the prediction that only takes all of it: the others are as they are in x."""
+    return lambda x_rows, t, s=None: predict(x.index_copy(0, rows, x_rows), t, s)[rows]

@@ -26,6 +26,7 @@ class Roles:
     student: tcd.Predict
     target: tcd.Predict
     teacher: tcd.Predict
+    teacher_of: Callable[[Tensor], tcd.Predict]  # the teacher of some samples [k] of the batch
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,8 @@ class DirectCM(Method):
 
     def compare(self, roles: Roles, x0: Tensor, noise: Tensor, times: tuple[Tensor, ...], weight: Tensor) -> Tensor:
         how = {"solver": self.opts.solver, "distance": self.distance, "weight": weight}
-        return tcd.direct_cm_loss(
-            roles.student, roles.teacher, self.sched, x0, noise, *times, intervals=self.opts.intervals, **how
-        )
+        how |= {"intervals": self.opts.intervals, "teacher_of": roles.teacher_of}
+        return tcd.direct_cm_loss(roles.student, roles.teacher, self.sched, x0, noise, *times, **how)
 
 
 METHODS: dict[str, type[Method]] = {"tcd": TCD, "cm": CM, "lcm": LCM, "direct_cm": DirectCM}

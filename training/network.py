@@ -138,5 +138,11 @@ class Parts:
         return averaged
 
     def roles(self, conds: Sequence[Cond], uncond: Cond, sizes: Sequence[Size], w: Tensor) -> Roles:
-        """The three predictions for one batch; w [B]."""
-        return Roles(self.student(conds, sizes), self.target(conds, sizes), self.teacher(conds, uncond, sizes, w))
+        """The predictions for one batch; w [B]."""
+
+        def teacher_of(rows: Tensor) -> tcd.Predict:
+            chosen = rows.tolist()
+            return self.teacher([conds[i] for i in chosen], uncond, [sizes[i] for i in chosen], w[rows])
+
+        everyone = self.teacher(conds, uncond, sizes, w)
+        return Roles(self.student(conds, sizes), self.target(conds, sizes), everyone, teacher_of)

@@ -406,6 +406,20 @@ def test_the_direct_loss_is_the_error_against_the_teacher_s_whole_path(solver):
     assert found.item() == pytest.approx(total, rel=1e-9)
 
 
+def test_a_teacher_of_some_samples_is_asked_for_those_alone_whose_turn_it_is():
+    data, wrong = Gaussian(SD), tcd.as_x0(Scaled(0.9), SD)
+    x0, noise = a_batch(SD, 3)[:2]
+    t, asked = tcd.interval_times(SD, 50).double()[[1, 7, 50]], []
+
+    def teacher_of(rows):
+        asked.extend(rows.tolist())
+        return data.x0
+
+    found = tcd.direct_cm_loss(wrong, never, SD, x0, noise, t, 50, teacher_of=teacher_of)
+    assert found == tcd.direct_cm_loss(wrong, data.x0, SD, x0, noise, t, 50)
+    assert [asked.count(i) for i in range(3)] == [1, 7, 50]
+
+
 def test_the_exact_student_has_no_direct_loss_but_the_solver_s_error():
     data, x0, noise = Gaussian(SD), *a_batch(SD, 16)[:2]
 

@@ -18,7 +18,7 @@ HUBER = {"loss_type": "huber", "huber_c": 0.1}
 
 def roles_of() -> Roles:
     """An exact teacher, and student and target that are wrong in different ways."""
-    return Roles(lambda x, t, s=None: 0.5 * x, lambda x, t, s=None: 0.8 * x, DATA.x0)
+    return Roles(lambda x, t, s=None: 0.5 * x, lambda x, t, s=None: 0.8 * x, DATA.x0, lambda rows: DATA.x0)
 
 
 def batch_of(method, count: int = 4):
