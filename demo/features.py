@@ -4,18 +4,21 @@
 
 A picture tower and a bag of words are trained to agree (InfoNCE, as CLIP), on pictures that are moved, lightened and
 blurred; how much they were blurred must be read off the features as well, so that these hold both what a picture shows
-and how sharp it is. The Frechet distance is taken between the tower's 64 features. Nothing of the diffusion model goes
-into it.
+and how sharp it is. The Frechet distance is taken between the tower's 64 features; a picture is of the caption whose
+words it agrees with most. Nothing of the diffusion model goes into it.
 """
 
 import argparse
+import json
 import math
+import re
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +26,16 @@ from training import host
 
 WEIGHTS = Path(__file__).parent / "features.safetensors"
 WIDTH = 64
+VOCABULARY = "tcd.vocabulary"  # in the metadata
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a caption.
+
+    >>> words("Red heart, on-fire!")
+    ['red', 'heart', 'on', 'fire']
+    """
+    return re.findall(r"[a-z0-9]+", text.lower())
 
 
 class PictureTower(nn.Module):
@@ -42,17 +55,46 @@ class PictureTower(nn.Module):
         return self.head(F.adaptive_avg_pool2d(maps, 2).flatten(1))
 
 
+class WordTower(nn.Module):
+    """Captions -> features [B, 64]: the sum of their words' own; a word that was never seen has none."""
+
+    def __init__(self, vocabulary: list[str]) -> None:
+        super().__init__()
+        self.index = {word: i for i, word in enumerate(vocabulary)}
+        self.of_words = nn.Linear(len(vocabulary), WIDTH, bias=False)
+
+    def bags(self, captions: list[str]) -> Tensor:
+        """[B, words], 1 for every word that a caption has."""
+        bags = torch.zeros(len(captions), len(self.index))
+        for row, caption in zip(bags, captions, strict=True):
+            row[[self.index[word] for word in words(caption) if word in self.index]] = 1
+        return bags
+
+    def forward(self, captions: list[str]) -> Tensor:
+        return self.of_words(self.bags(captions))
+
+
 @cache
-def load() -> PictureTower:
-    """The trained extractor, frozen."""
-    tower = PictureTower()
-    tower.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()})
-    return tower.requires_grad_(False).eval()
+def load() -> tuple[PictureTower, WordTower]:
+    """The trained towers, frozen."""
+    with safe_open(WEIGHTS, framework="pt") as file:
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - which is no dict
+        towers = nn.ModuleDict({"tower": PictureTower(), "text": WordTower(json.loads(file.metadata()[VOCABULARY]))})
+    towers.load_state_dict(weights)
+    towers.requires_grad_(False).eval()
+    return towers["tower"], towers["text"]  # type: ignore[return-value]
 
 
 def describe(images: Tensor) -> Tensor:
     """Features [B, 64] of pictures [B, H, W, 3] in [0, 1]: what training.evaluate asks of its `features`."""
-    return load()(images.permute(0, 3, 1, 2))
+    return load()[0](images.permute(0, 3, 1, 2))
+
+
+def retrieval(described: Tensor, own: list[str], captions: list[str]) -> float:
+    """The share of pictures, by their features [B, 64], that agree more with their own caption than with any other."""
+    of_captions = F.normalize(load()[1](captions), dim=1)
+    nearest = (F.normalize(described, dim=1) @ of_captions.T).argmax(1)
+    return sum(captions[i] == caption for i, caption in zip(nearest, own, strict=True)) / len(own)
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,15 +123,12 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 def train(steps: int) -> None:
     """InfoNCE between picture features and the sum of the caption's word embeddings, and the blur from the features."""
-    from demo import tiny, train_tiny
+    from demo import train_tiny
 
     torch.manual_seed(train_tiny.SEED)
     data, captions = train_tiny.pictures()
-    index = {word: i for i, word in enumerate(train_tiny.vocabulary(captions))}
-    bags = torch.zeros(len(captions), len(index))
-    for row, caption in zip(bags, captions, strict=True):
-        row[[index[word] for word in tiny.words(caption)]] = 1
-    tower, text, sharpness = PictureTower(), nn.Linear(len(index), WIDTH, bias=False), nn.Linear(WIDTH, 1)
+    tower, text = PictureTower(), WordTower(train_tiny.vocabulary(captions))
+    sharpness, bags = nn.Linear(WIDTH, 1), text.bags(captions)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         pick = torch.randperm(len(data), generator=generator)[:128]
@@ -98,14 +137,19 @@ def train(steps: int) -> None:
         found = tower(torch.cat([blur(x, sigma) for x, sigma in zip(quarters, sigmas, strict=True)]))
         blurred_by = torch.tensor(sigmas).repeat_interleave(len(pick) // 4)
         images = F.normalize(found, dim=1)
-        words = F.normalize(text(bags[pick]), dim=1)
-        logits, goal = images @ words.T / 0.07, torch.arange(len(pick))
+        logits, goal = images @ F.normalize(text.of_words(bags[pick]), dim=1).T / 0.07, torch.arange(len(pick))
         matching = (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
         return matching + F.mse_loss(sharpness(found)[:, 0], blurred_by)
 
     average = train_tiny.run("features", {"tower": tower, "text": text, "sharpness": sharpness}, loss_of, steps, 2e-3)
-    weights = {key.removeprefix("tower."): value.half() for key, value in average.items() if key.startswith("tower.")}
-    save_file(weights, WEIGHTS, {"modelspec.title": "Emoji features", "tcd.seed": str(train_tiny.SEED)})
+    save(average, list(text.index))
+
+
+def save(average: dict[str, Tensor], vocabulary: list[str]) -> None:
+    """Write both towers, in half precision."""
+    weights = {key: value.half().contiguous() for key, value in average.items() if not key.startswith("sharpness")}
+    metadata = {"modelspec.title": "Emoji features", VOCABULARY: json.dumps(vocabulary)}
+    save_file(weights, WEIGHTS, metadata)
     print(f"{WEIGHTS}: {WEIGHTS.stat().st_size / 1024:.0f} KiB")
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from demo import sheets
-from demo.evaluate import LORA
+from demo.workflows.tiny import LCM, LORA
 from tcd import plot
 from training import host
 
@@ -62,9 +62,9 @@ def tiny() -> tuple:
 
 
 @cache
-def distilled() -> Any:
-    """Its MODEL with the TCD LoRA."""
-    return run("TCD_LoraLoader", model=tiny()[0], lora=LORA.name, strength=1.0)[0]
+def distilled(lora: str = LORA) -> Any:
+    """Its MODEL with the TCD LoRA, or another."""
+    return run("TCD_LoraLoader", model=tiny()[0], lora=lora, strength=1.0)[0]
 
 
 def text(prompt: str) -> Any:
@@ -215,11 +215,12 @@ def record_trajectory() -> Tensor:
 
 
 def compare() -> Tensor:
-    """Methods on the distilled model, and a stock sampler with guidance on the one that it was distilled from."""
-    models = {"model": distilled(), "teacher": tiny()[0], "vae": tiny()[2], "latent": empty(), "cfg": 4.0}
+    """TCD and LCM with their LoRAs, and a stock sampler with guidance on the model that those were distilled from."""
+    models = {"model": distilled(), "lcm_model": distilled(LCM), "teacher": tiny()[0], "cfg": 4.0}
+    pictures = {"vae": tiny()[2], "latent": empty()}
     prompts = {"positive": text("hamburger"), "negative": text("")}
     rows = {"methods": "tcd, lcm, euler", "steps": "2, 4, 8", "gammas": "0, 0.3", "order": "1"}
-    return run("TCD_Compare", seed=SEED, equal_evaluations=False, **models, **prompts, **rows)[0][0]
+    return run("TCD_Compare", seed=SEED, equal_evaluations=False, **models, **pictures, **prompts, **rows)[0][0]
 
 
 PICTURES = [

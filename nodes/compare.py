@@ -31,14 +31,14 @@ def check_size(rows: int, columns: int, batch: int) -> None:
         raise ValueError(f"the sheet must have at most {MOST_PICTURES} pictures, got {what}")
 
 
-def check_channels(model, teacher, vae, samples: Tensor) -> None:
-    """Raises ValueError unless all are of one latent format. An empty latent is of any."""
+def check_channels(models: dict[str, Any], vae, samples: Tensor) -> None:
+    """Raises ValueError unless all are of the first model's latent format. An empty latent is of any."""
     if samples.is_nested:
         raise ValueError("latent must hold pictures alone, got several parts such as picture and sound")
-    wanted = model.get_model_object("latent_format").latent_channels
-    found = {"vae": vae.latent_channels}
-    if teacher is not None:
-        found["teacher"] = teacher.get_model_object("latent_format").latent_channels
+    there = {name: model for name, model in models.items() if model is not None}
+    found = {name: model.get_model_object("latent_format").latent_channels for name, model in there.items()}
+    wanted = found["model"]
+    found["vae"] = vae.latent_channels
     if bool(samples.any()):
         found["latent"] = samples.shape[1]
     for what, channels in found.items():
@@ -245,6 +245,11 @@ class Compare(io.ComfyNode):
                     "they run on the distilled model, at cfg 1.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="The teacher's, for its cfg."),
+                io.Model.Input(
+                    "lcm_model",
+                    optional=True,
+                    tooltip="The model with an LCM LoRA: method lcm then runs on it, at cfg 1. Without it, on model.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="sheet"),
@@ -270,9 +275,10 @@ class Compare(io.ComfyNode):
         cfg,
         teacher=None,
         negative=None,
+        lcm_model=None,
     ):
-        check_channels(model, teacher, vae, latent["samples"])
-        setup = setup_of(model, teacher, positive, negative, cfg, gammas, order)
+        check_channels({"model": model, "lcm_model": lcm_model, "teacher": teacher}, vae, latent["samples"])
+        setup = setup_of(model, lcm_model, teacher, positive, negative, cfg, gammas, order)
         rows, columns = rows_of(methods, setup), columns_of(steps)
         check_size(len(rows), len(columns), len(latent["samples"]))
         results = sample_all(planned(rows, columns, equal_evaluations), latent, seed)

@@ -39,10 +39,11 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What the rows are made from: the distilled model, what the plain solvers run on, gammas and order for TCD."""
+    """What the rows are made from: a source for TCD, LCM and the plain solvers each, gammas and order for TCD."""
 
     student: Source
-    teacher: Source
+    lcm: Source  # the student, where there is no other
+    teacher: Source  # likewise
     gammas: str  # as they were written
     order: str
 
@@ -91,15 +92,21 @@ def host_levels(model, scheduler: str, steps: int) -> Tensor:
     return levels
 
 
-def distilled(setup: Setup, name: str, gamma: float, order: str) -> Row:
-    """Strategic stochastic sampling on the student. Raises ValueError for models that TCD, or that order, cannot do."""
-    model = setup.student.model
+def distilled(source: Source, name: str, gamma: float, order: str) -> Row:
+    """Strategic stochastic sampling. Raises ValueError for models that TCD, or that order, cannot do."""
+    model = source.model
     adapt.schedule_of_model(model)  # for what it raises, as the next line
     check_hears(model.model_options, order)
     notes = () if order == "1" else (f"order {order}",)
     per_step = 2 if order == "2" else 1
     sampler = sampler_of(gamma, order, "x0")
-    return Row(name, notes, setup.student, sampler, partial(grid_levels, model), lambda n: per_step * n, gamma)
+    return Row(name, notes, source, sampler, partial(grid_levels, model), lambda n: per_step * n, gamma)
+
+
+def lcm(setup: Setup) -> list[Row]:
+    """The row of multistep consistency sampling, LCM's, which is TCD with gamma 1 (Algorithm 3)."""
+    name = "LCM" if setup.lcm.model is setup.student.model else "LCM LoRA"
+    return [distilled(setup.lcm, name, 1.0, "1")]
 
 
 def solver(
@@ -119,13 +126,13 @@ def solver(
     return rows
 
 
-# Name -> the rows of the sheet. Multistep consistency sampling, LCM's, is TCD with gamma 1 (Algorithm 3). ComfyUI's
-# ddim is euler: what makes it DDIM is ddim_uniform, the times of its authors and of diffusers, below pure noise. The
-# others begin at pure noise, in even steps, and waste none at the lowest noise level, which counts with few steps.
-# DPM-Solver++(2S) is ComfyUI's ancestral sampler without noise; its last step needs one prediction alone.
+# Name -> the rows of the sheet. ComfyUI's ddim is euler: what makes it DDIM is ddim_uniform, the times of its authors
+# and of diffusers, below pure noise. The others begin at pure noise, in even steps, and waste none at the lowest noise
+# level, which counts with few steps. DPM-Solver++(2S) is ComfyUI's ancestral sampler without noise; its last step needs
+# one prediction alone.
 METHODS: dict[str, Callable[[Setup], list[Row]]] = {
-    "tcd": lambda setup: [distilled(setup, "TCD", gamma, setup.order) for gamma in gammas_of(setup.gammas)],
-    "lcm": lambda setup: [distilled(setup, "LCM", 1.0, "1")],
+    "tcd": lambda setup: [distilled(setup.student, "TCD", gamma, setup.order) for gamma in gammas_of(setup.gammas)],
+    "lcm": lcm,
     "ddim": solver("DDIM", "ddim", "ddim_uniform"),
     "euler": solver("Euler", "euler", "simple"),
     "dpmpp_2s": solver("DPM++ 2S", "dpmpp_2s_ancestral", "simple", lambda n: 2 * n - 1, eta=0.0),
@@ -212,11 +219,12 @@ def planned(rows: list[Row], columns: list[int], equal: bool) -> list[list[Cell]
     return cells
 
 
-def setup_of(model, teacher, positive, negative, cfg: float, gammas: str, order: str) -> Setup:
-    """Student and teacher. Raises ValueError for guidance without a negative prompt."""
+def setup_of(model, lcm_model, teacher, positive, negative, cfg: float, gammas: str, order: str) -> Setup:
+    """The student and what else there is. Raises ValueError for guidance without a negative prompt."""
     student = Source(model, positive, positive)
+    lcm = student if lcm_model is None else Source(lcm_model, positive, positive)
     if teacher is None:
-        return Setup(student, student, gammas, order)
+        return Setup(student, lcm, student, gammas, order)
     if negative is None and cfg != 1:
         raise ValueError(f"the teacher's cfg is {cfg:g}: connect a negative prompt, or set cfg to 1")
-    return Setup(student, Source(teacher, positive, negative or positive, cfg), gammas, order)
+    return Setup(student, lcm, Source(teacher, positive, negative or positive, cfg), gammas, order)

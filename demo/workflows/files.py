@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from demo.workflows.builder import Graph
 
-EMBEDDED = "None: the model and its LoRA come with this pack."
+EMBEDDED = "None: the model and its LoRAs come with this pack."
 
 
 class File(NamedTuple):

@@ -3,7 +3,8 @@
 from demo.workflows.builder import Graph, Node, Output
 from demo.workflows.recipes import custom, save
 
-LORA, TEXT, SIZE, BATCH = "tcd_tiny_lora.safetensors", "red heart", 128, 4
+LORA, LCM, SPLUS = "tcd_tiny_lora.safetensors", "lcm_tiny_lora.safetensors", "tcd_splus_tiny_lora.safetensors"
+TEXT, SIZE, BATCH = "red heart", 128, 4
 ROCKET = "rocket"
 PITCH = 230  # pixels from one row of a comparison to the next
 
@@ -13,6 +14,11 @@ def model(graph: Graph) -> tuple[Node, Node]:
     graph.column("Tiny model")
     loader = graph.add("TCD_TinyLoader")
     return loader, graph.add("TCD_LoraLoader", model=loader["MODEL"], lora=LORA)
+
+
+def other_lora(graph: Graph, loader: Node, title: str, name: str) -> Output:
+    """A second LoRA in the column of the first, on the model itself."""
+    return graph.add("TCD_LoraLoader", title, model=loader["MODEL"], lora=name)["MODEL"]
 
 
 def prompt(graph: Graph, loader: Node, text: str) -> Output:
@@ -104,30 +110,37 @@ def gamma_sweep(kinds: dict) -> Graph:
 
 
 def orders(kinds: dict) -> Graph:
-    """TCF(1) and TCF(2), at equal evaluations and at equal steps."""
+    """TCF(1), TCF(2) and TCF(S+) at equal evaluations, and TCF(2) at equal steps."""
     graph = Graph(
         kinds,
-        "Order 1 against order 2",
-        "The trajectory consistency function of orders 1 and 2. From left to right: order 1 in 4 steps, order 2 in "
-        "2 steps: **4 network evaluations each**; then order 2 in 4 steps, which costs 8. Order 2 looks at the "
-        "midpoint of every step. In the paper it scored slightly worse (4 steps: FID 13.35 against 12.68).\n\n"
-        "Order s+ tells the network where the step goes. It needs a LoRA that was distilled for it, and this one was "
-        "not: the node says so if you choose it.",
-        tries=("2 against 1 step, and 8 against 4", "gamma 0 in both: what remains is the function itself"),
+        "Orders 1, 2 and s+",
+        "The three trajectory consistency functions. From left to right: order 1 in 4 steps, order 2 in 2 steps, order "
+        "s+ in 4 steps: **4 network evaluations each**; then order 2 in 4 steps, which costs 8. Order 2 looks at the "
+        "midpoint of every step. Order s+ tells the network where the step goes, and needs a LoRA that was distilled "
+        "for it: here one of its own. In the paper order 1 scored best (4 steps: FID 12.68, order 2 13.35, s+ 13.03).",
+        tries=(
+            "2 against 1 step, and 8 against 4",
+            "gamma 0 in all: what remains is the function itself",
+            "order s+ with the other LoRA: the node says why not",
+        ),
     )
     loader, lora = model(graph)
+    hearing = other_lora(graph, loader, "LoRA for order s+", SPLUS)
     text = prompt(graph, loader, ROCKET)
     graph.column("Order", pitch=PITCH)
     first = graph.add("TCD_Sampler", "order 1", order="1")
     second = graph.add("TCD_Sampler", "order 2", order="2")
-    graph.column("Guider, steps, noise, size")
-    guider = graph.add("BasicGuider", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    splus = graph.add("TCD_Sampler", "order s+", order="s+")
+    graph.column("Guiders, steps, noise, size")
+    guider = graph.add("BasicGuider", "Orders 1 and 2", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    told = graph.add("BasicGuider", "Order s+", model=hearing, conditioning=text)["GUIDER"]
     four = graph.add("TCD_Scheduler", "4 steps", model=lora["MODEL"], steps=4)["SIGMAS"]
     two = graph.add("TCD_Scheduler", "2 steps", model=lora["MODEL"], steps=2)["SIGMAS"]
     noise, empty = start(graph)
     runs = {
         "order 1, 4 steps: 4 evaluations": (noise, guider, first, four, empty),
         "order 2, 2 steps: 4 evaluations": (noise, guider, second, two, empty),
+        "order s+, 4 steps: 4 evaluations": (noise, told, splus, four, empty),
         "order 2, 4 steps: 8 evaluations": (noise, guider, second, four, empty),
     }
     strips(graph, loader["VAE"], runs)
@@ -139,15 +152,17 @@ def solvers(kinds: dict) -> Graph:
     graph = Graph(
         kinds,
         "TCD against LCM, Euler and DPM++",
-        "**Four network evaluations each**, from the same noise. From left to right: TCD; ComfyUI's *lcm* sampler on "
-        "the same LoRA (gamma 1, but for the last step); Euler and DPM++ 2M on the plain model without guidance, 4 "
-        "steps; DPM++ 2M with guidance 4, for which 2 steps are left, as a guided step costs two evaluations.",
+        "**Four network evaluations each**, from the same noise. From left to right: TCD; LCM, ComfyUI's sampler of "
+        "that name on an LCM LoRA, which was trained as long on the same pictures; Euler and DPM++ 2M on the plain "
+        "model without guidance, 4 steps; DPM++ 2M with guidance 4, for which 2 steps are left, as a guided step costs "
+        "two evaluations.",
         tries=(
             "4 steps in *2 steps, guided* (8 evaluations), then 10 and 25: where the solvers catch up",
             "1 step everywhere",
         ),
     )
     loader, lora = model(graph)
+    lcm_lora = other_lora(graph, loader, "LCM LoRA", LCM)
     text, plain = prompt(graph, loader, ROCKET), loader["MODEL"]
     nothing = graph.add("CLIPTextEncode", "Negative (empty)", clip=loader["CLIP"], text="")["CONDITIONING"]
     graph.column("Samplers")
@@ -161,12 +176,13 @@ def solvers(kinds: dict) -> Graph:
     two = graph.add("BasicScheduler", "2 steps, guided", model=plain, scheduler="normal", steps=2)["SIGMAS"]
     noise, empty = start(graph)
     graph.column("Guiders", pitch=PITCH)
-    distilled = graph.add("BasicGuider", "With the LoRA", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    distilled = graph.add("BasicGuider", "With the TCD LoRA", model=lora["MODEL"], conditioning=text)["GUIDER"]
+    consistent = graph.add("BasicGuider", "With the LCM LoRA", model=lcm_lora, conditioning=text)["GUIDER"]
     bare = graph.add("BasicGuider", "Plain model", model=plain, conditioning=text)["GUIDER"]
     guided = graph.add("CFGGuider", "Plain model, guided", model=plain, positive=text, negative=nothing, cfg=4.0)
     runs = {
         "TCD, 4 steps": (noise, distilled, ours, grid, empty),
-        "LCM, 4 steps": (noise, distilled, lcm, grid, empty),
+        "LCM LoRA, 4 steps": (noise, consistent, lcm, grid, empty),
         "Euler, 4 steps": (noise, bare, euler, four, empty),
         "DPM++ 2M, 4 steps": (noise, bare, dpmpp, four, empty),
         "DPM++ 2M, 2 steps, guided": (noise, guided["GUIDER"], dpmpp, two, empty),
@@ -207,20 +223,23 @@ def sheet(kinds: dict) -> Graph:
     graph = Graph(
         kinds,
         "Many methods on one sheet",
-        "*TCD Compare* samples the same noise by several methods at **equal network evaluations**: TCD and LCM with "
-        "the LoRA, Euler and DPM++ 2S on the plain model with guidance, whose steps cost two evaluations and more.",
+        "*TCD Compare* samples the same noise by several methods at **equal network evaluations**: TCD and LCM, each "
+        "with a LoRA of its own, Euler and DPM++ 2S on the plain model with guidance, whose steps cost two evaluations "
+        "and more.",
         tries=(
             "*methods*: add ddim and dpmpp_2m",
             "*gammas* 0, 0.3, 0.6, 1: a row for each",
             "*steps* 4, 8, 20, 50: where the solvers catch up",
+            "no *lcm_model*: lcm then is gamma 1 on the TCD LoRA",
         ),
     )
     loader, lora = model(graph)
+    lcm = other_lora(graph, loader, "LCM LoRA", LCM)
     text = prompt(graph, loader, ROCKET)
     nothing = graph.add("CLIPTextEncode", "Negative (empty)", clip=loader["CLIP"], text="")["CONDITIONING"]
     empty = graph.add("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=1)["LATENT"]
     graph.column("Sheet", width=620)
     given = {"model": lora["MODEL"], "vae": loader["VAE"], "positive": text, "negative": nothing, "latent": empty}
     choices = {"steps": "1, 2, 4, 8", "gammas": "0.3", "equal_evaluations": True, "cfg": 4.0}
-    graph.add("TCD_Compare", teacher=loader["MODEL"], **given, **choices)
+    graph.add("TCD_Compare", teacher=loader["MODEL"], lcm_model=lcm, **given, **choices)
     return graph

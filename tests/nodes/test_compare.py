@@ -35,7 +35,11 @@ def negative(tiny):
 
 @pytest.fixture
 def asked(model):
-    """(a model, the sizes of the batches that its network was given, one for each call)."""
+    return watched(model)
+
+
+def watched(model):
+    """(a clone of the model, the sizes of the batches that its network was given, one for each call)."""
     calls = []
 
     def counted(executor, x, *rest, **named):
@@ -45,6 +49,12 @@ def asked(model):
     made = model.clone()
     made.add_wrapper_with_key("apply_model", "test", counted)
     return made, calls
+
+
+@pytest.fixture(scope="session")
+def lcm_model(tiny):
+    """The tiny model with its LCM LoRA."""
+    return run("TCD_LoraLoader", model=tiny[0], lora="lcm_tiny_lora.safetensors", strength=1.0)[0]
 
 
 def table(report):
@@ -111,6 +121,34 @@ def test_solvers_run_on_the_teacher_with_its_guidance(compare, asked, model, con
 def test_a_teacher_at_cfg_1_needs_no_negative(compare, asked, model):
     _, _, report = compare(model=asked[0], teacher=model, methods="euler", cfg=1.0)
     assert table(report) == [("Euler teacher", "-", "2", "2")]
+
+
+def test_lcm_runs_on_a_model_of_its_own_without_guidance(compare, asked, lcm_model, negative, model, cond, tiny):
+    (student, calls), (lcm, own_calls) = asked, watched(lcm_model)
+    named = {"lcm_model": lcm, "teacher": model, "negative": negative, "methods": "lcm, tcd", "order": "2"}
+    _, pictures, report = compare(model=student, steps="3", latent=empty(2), **named)
+    assert table(report) == [("LCM LoRA", "1", "3", "3"), ("TCD order 2", "0.3", "3", "6")]
+    assert (own_calls, calls) == ([2] * (1 + 3), [2] * (2 + 6))  # one step of each warms up
+    wanted = alone(lcm_model, cond, tiny[2], tcd_sampler(1.0), sigmas(model, 3), empty(2))
+    assert torch.equal(pictures[:2], wanted)
+    assert not torch.equal(wanted, alone(model, cond, tiny[2], tcd_sampler(1.0), sigmas(model, 3), empty(2)))
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_lcm_is_of_the_model_where_it_has_no_other(compare, asked, same):
+    made, calls = asked
+    _, _, report = compare(model=made, methods="lcm", lcm_model=made if same else None)
+    assert table(report) == [("LCM", "1", "2", "2")]
+    assert len(calls) == 1 + 2
+
+
+def test_a_model_of_lcm_s_is_not_asked_without_its_method(compare, asked):
+    made, calls = asked
+    assert table(compare(lcm_model=made, methods="tcd, euler")[2]) == [
+        ("TCD", "0.3", "2", "2"),
+        ("Euler", "-", "2", "2"),
+    ]
+    assert not calls
 
 
 @pytest.mark.parametrize("order", ["1", "2"])
@@ -327,20 +365,24 @@ def test_guidance_without_a_negative_is_refused(compare, asked, model):
         compare(model=asked[0], teacher=model)
 
 
-def test_a_teacher_of_another_latent_format_is_refused(compare, model):
+@pytest.mark.parametrize("which", ["teacher", "lcm_model"])
+def test_a_second_model_of_another_latent_format_is_refused(compare, asked, which):
+    made, calls = asked
     other = SimpleNamespace(get_model_object=lambda name: SimpleNamespace(latent_channels=16))
-    with pytest.raises(ValueError, match="teacher must have the model's 4 latent channels, got 16"):
-        compare(teacher=other)
+    with pytest.raises(ValueError, match=f"{which} must have the model's 4 latent channels, got 16"):
+        compare(model=made, **{which: other})
+    assert not calls
 
 
-def test_a_model_that_tcd_does_not_know_is_refused_for_tcd_alone(compare, model):
+@pytest.mark.parametrize(("which", "method"), [("model", "tcd"), ("lcm_model", "lcm")])
+def test_a_model_that_tcd_does_not_know_is_refused_for_tcd_and_lcm_alone(compare, model, which, method):
     class Odd(type(model.get_model_object("model_sampling")).__bases__[1], torch.nn.Module):
         pass
 
     odd = model.clone()
     odd.add_object_patch("model_sampling", Odd())
     with pytest.raises(ValueError, match="TCD sampling does not know models of the kind"):
-        compare(model=odd, methods="euler, tcd")
+        compare(methods=f"euler, {method}", **{which: odd})
 
 
 def strips(count, columns, height=256, width=256):

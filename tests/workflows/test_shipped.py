@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from demo import checkpoints, workflows
-from demo.workflows import files
+from demo.workflows import files, tiny
 
 pytestmark = pytest.mark.host
 
@@ -33,7 +33,7 @@ def test_the_note_names_every_file_and_its_place(name):
     (text,) = note["widgets_values"]
     values = [value for node in shipped(name)["nodes"] if node is not note for value in node["widgets_values"]]
     needed = {value for value in values if isinstance(value, str) and value.endswith(".safetensors")}
-    for file in needed - {"tcd_tiny_lora.safetensors"}:
+    for file in needed - {tiny.LORA, tiny.LCM, tiny.SPLUS}:
         assert f"**models/{files.FILES[file].folder}/{file}**" in text
     assert (files.EMBEDDED in text) == name.startswith("tiny_")
     assert "### Try" in text
