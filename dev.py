@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """One script for everything around the pack; each command sets up what it needs first, and is quick the second time.
 
-    python3 dev.py demo     make a picture with TCD inside a real ComfyUI
-    python3 dev.py ui       run that ComfyUI with this pack, to be opened in a browser
-    python3 dev.py test     all tests; arguments go to pytest, such as: -k name
-    python3 dev.py check    formatting, lint, types and the fast tests
-    python3 dev.py bench    time this pack against its peers, such as: tcd
+    python3 dev.py demo         make a picture with TCD inside a real ComfyUI
+    python3 dev.py ui           run that ComfyUI with this pack, to be opened in a browser
+    python3 dev.py test         all tests; arguments go to pytest, such as: -k name
+    python3 dev.py check        formatting, lint, types and the fast tests
+    python3 dev.py bench        time this pack against its peers, such as: tcd
+    python3 dev.py reproduce    rerun both papers on the tiny model; hours, or --quick in minutes
 
 Only Python's standard library is used here, so nothing has to be installed before. COMFYUI_PATH names a ComfyUI of your
 own, which is only changed by a link in its custom_nodes; COMFYUI_PYTHON the interpreter that demo and ui run it with.
@@ -318,7 +319,13 @@ def ui(options: argparse.Namespace) -> int:
 def test(options: argparse.Namespace) -> int:
     python, host = set_up(tools=True)
     environment = {**os.environ, "COMFYUI_PATH": str(host)}
-    return subprocess.run([python, "-m", "pytest", *options.pytest], cwd=ROOT, env=environment).returncode
+    return subprocess.run([python, "-m", "pytest", *options.rest], cwd=ROOT, env=environment).returncode
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    python, host = set_up(tools=True)
+    environment = {**os.environ, "COMFYUI_PATH": str(host)}
+    return subprocess.run([python, "-m", "demo.reproduce", *options.rest], cwd=ROOT, env=environment).returncode
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -393,7 +400,13 @@ COMMANDS = {
     "test": ("all tests; arguments go to pytest, such as: -k name", test, lambda parser: None),
     "bench": ("time this pack against its peers", bench, bench_flags),
     "check": ("formatting, lint, types and the fast tests", check, lambda parser: None),
+    "reproduce": (
+        "rerun both papers on the tiny model; arguments are demo.reproduce's: --quick, --only NAME ...",
+        reproduce,
+        lambda parser: None,
+    ),
 }
+PASSES_ON = ("test", "reproduce")  # commands whose further arguments are another program's
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -402,9 +415,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, (what, _, add_flags) in COMMANDS.items():
         add_flags(commands.add_parser(name, description=what, allow_abbrev=False))
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "test":
+    if rest and options.command not in PASSES_ON:
         parser.error(f"{options.command} does not know {' '.join(rest)}")
-    options.pytest = rest
+    options.rest = rest
     return options
 
 

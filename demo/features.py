@@ -78,7 +78,7 @@ class WordTower(nn.Module):
 def load() -> tuple[PictureTower, WordTower]:
     """The trained towers, frozen."""
     with safe_open(WEIGHTS, framework="pt") as file:
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - which is no dict
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}
         towers = nn.ModuleDict({"tower": PictureTower(), "text": WordTower(json.loads(file.metadata()[VOCABULARY]))})
     towers.load_state_dict(weights)
     towers.requires_grad_(False).eval()

@@ -31,15 +31,3 @@ def rows(labelled: dict[str, Tensor], captions: list[str]) -> Image.Image:
         for i, picture in enumerate(pictures):
             canvas.paste(tile(picture), (LABEL + SIZE * i, CAPTION + SIZE * j))
     return canvas
-
-
-def gallery(pictures: Tensor, captions: list[str], columns: int = 8) -> Image.Image:
-    """Pictures [n, H, W, 3] in a grid, each over its caption."""
-    height = -(-len(captions) // columns)
-    canvas = Image.new("RGB", (columns * SIZE, height * (SIZE + CAPTION)), "white")
-    draw = ImageDraw.Draw(canvas)
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = i % columns * SIZE, i // columns * (SIZE + CAPTION)
-        canvas.paste(tile(picture), (x, y))
-        text(draw, x, y + SIZE, caption, 20, 2)
-    return canvas

@@ -219,7 +219,12 @@ def test_a_bad_flag_is_refused_in_words(arguments, message, capsys):
 
 def test_arguments_of_test_go_to_pytest_in_their_order():
     arguments = ["-k", "name", "-x", "tests/test_dev.py", "-m", "not slow", "--lf"]
-    assert dev.parse(["test", *arguments]).pytest == arguments
+    assert dev.parse(["test", *arguments]).rest == arguments
+
+
+def test_arguments_of_reproduce_go_to_its_own_program():
+    arguments = ["--only", "table1", "gamma", "--quick"]
+    assert dev.parse(["reproduce", *arguments]).rest == arguments
 
 
 def test_a_failure_is_told_and_ends_with_1(monkeypatch, capsys, tmp_path):

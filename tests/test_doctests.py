@@ -8,8 +8,9 @@ import pytest
 
 import tcd
 import training
+from demo import reproduce
 
-PACKAGES = (tcd, training)
+PACKAGES = (tcd, training, reproduce)
 MODULES = [
     name
     for package in PACKAGES

@@ -59,7 +59,7 @@ def test_a_whole_number_does_for_a_fraction(paths, config):
 def test_the_shipped_configuration_is_valid():
     values = options.from_toml(ROOT / "demo" / "tcd.toml")
     assert values["checkpoint_loader"] == "demo.tiny:load"
-    assert values["network_dim"] == 16
+    assert values["network_dim"] == 6
 
 
 @pytest.mark.parametrize(
