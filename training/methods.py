@@ -101,9 +101,19 @@ class DirectCM(Method):
         return tcd.draw_interval(1, self.sched, self.opts.intervals, generator, self.between)[:1]
 
     def compare(self, roles: Roles, x0: Tensor, noise: Tensor, times: tuple[Tensor, ...], weight: Tensor) -> Tensor:
-        how = {"solver": self.opts.solver, "distance": self.distance, "weight": weight}
-        how |= {"intervals": self.opts.intervals, "teacher_of": roles.teacher_of}
-        return tcd.direct_cm_loss(roles.student, roles.teacher, self.sched, x0, noise, *times, **how)
+        return tcd.direct_cm_loss(
+            roles.student,
+            roles.teacher,
+            self.sched,
+            x0,
+            noise,
+            times[0],
+            intervals=self.opts.intervals,
+            solver=self.opts.solver,
+            distance=self.distance,
+            weight=weight,
+            teacher_of=roles.teacher_of,
+        )
 
 
 METHODS: dict[str, type[Method]] = {"tcd": TCD, "cm": CM, "lcm": LCM, "direct_cm": DirectCM}
