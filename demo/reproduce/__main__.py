@@ -75,10 +75,13 @@ def lab_of(quick: bool, data: Path) -> Lab:
     return Lab(SCALES["quick" if quick else "full"], ROOT / "demo" / "runs" / name, data, folder / "results.md")
 
 
-def introduction(lab: Lab, quick: bool) -> str:
+def introduction(lab: Lab, quick: bool, missing: Sequence[str]) -> str:
+    """What the page is, how it was made, and which experiments it has not."""
     real = len(lab.bench().real.paths)
     budget = BUDGETS["quick" if quick else "full"]
-    return INTRODUCTION.format(flags=" --quick" if quick else "", budget=budget, seeds=len(lab.scale.seeds), real=real)
+    flags = " --quick" if quick else ""
+    text = INTRODUCTION.format(flags=flags, budget=budget, seeds=len(lab.scale.seeds), real=real)
+    return f"{text}\n\nNot here yet: `--only {' '.join(missing)}`." if missing else text
 
 
 def reproduce(lab: Lab, names: Sequence[str], quick: bool) -> Path:
@@ -90,8 +93,9 @@ def reproduce(lab: Lab, names: Sequence[str], quick: bool) -> Path:
         began = time.monotonic()
         page.keep(EXPERIMENTS[name].run(lab), lab.folder / "sections" / f"{name}.json")
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-    sections = [page.kept(lab.folder / "sections" / f"{name}.json") for name in EXPERIMENTS]
-    page.write(lab.page, introduction(lab, quick), [section for section in sections if section])
+    sections = {name: page.kept(lab.folder / "sections" / f"{name}.json") for name in EXPERIMENTS}
+    missing = [name for name, section in sections.items() if section is None]
+    page.write(lab.page, introduction(lab, quick, missing), [section for section in sections.values() if section])
     return lab.page
 
 

@@ -99,6 +99,9 @@ def test_a_page_without_all_sections_has_those_that_there_are(made_up, root, dat
     text = (root / "docs" / "results.md").read_text(encoding="utf-8")
     assert "About splus" in text
     assert "About lcm" not in text
+    assert "Not here yet: `--only lcm`." in text
+    assert program.main(["--data", str(data)]) == 0
+    assert "Not here yet" not in (root / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def test_the_quick_run_has_a_page_and_files_of_its_own_and_says_what_it_is(made_up, root, data):
