@@ -493,7 +493,7 @@ def test_the_report_is_in_the_node_too(model):
     found = pack()["TCD_LoraLoader"].PREPARE_CLASS_CLONE({}).execute(model=model, lora=LORA, strength=1.0)
     assert "\n".join(found.ui["tcd_report"]) == found.result[-1]
     assert found.ui["tcd_report"][1:] == ["recommended: gamma 0.3, 4 steps, cfg 1"]
-    assert found.ui["tcd_report"][0].endswith("modules matched; base TinyConfig, rank 16, method tcd, order 1")
+    assert found.ui["tcd_report"][0].endswith("modules matched; base TinyConfig, rank 6, method tcd, order 1")
 
 
 def test_settings_and_cfg_are_the_file_s(model, loras):

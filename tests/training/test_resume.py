@@ -194,15 +194,18 @@ def test_without_save_state_a_stopped_run_says_that_nothing_is_kept(data, tmp_pa
 
 
 def test_the_same_signal_from_two_sides_is_one_and_a_second_one_ends_at_once(monkeypatch):
-    before = signal.getsignal(signal.SIGINT)
-    with stopping.Stop() as told:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        assert told.asked == signal.SIGINT
-        monkeypatch.setattr(stopping, "SAME", -1)
-        with pytest.raises(KeyboardInterrupt):
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with stopping.Stop() as told:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
+            signal.raise_signal(signal.SIGINT)
+            assert told.asked == signal.SIGINT
+            monkeypatch.setattr(stopping, "SAME", -1)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, found)
 
 
 def test_what_a_killed_process_left_of_its_cache_is_removed_after_a_day(tmp_path):
