@@ -1,8 +1,9 @@
 """Plots of the page: panels of lines, with the spread over the seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 
 from tcd import plot
 from training.save import replace as put
+
+from .lab import NAMES, Measured
 
 COLOURS = (plot.DENOISE, plot.DIFFUSE, plot.GREEN, plot.PURPLE, "#444444", plot.GREY)
 MARKERS = "os^Dvx"
@@ -35,6 +38,19 @@ class Panel:
     logx: bool = False
     logy: bool = False
     ticks: Sequence[float] = ()
+
+
+def panels(xlabel: str, found: Mapping[str, Mapping[Any, Measured]], ticks: Sequence[float] = ()) -> list[Panel]:
+    """Quality, detail and text against x, logarithmic where it has ticks: a line for each label, by x."""
+
+    def line(label: str, by: Mapping[Any, Measured], measure: str) -> Line:
+        values = [one.mean(measure) for one in by.values()]
+        return Line(label, list(by), values, [one.spread(measure) for one in by.values()])
+
+    return [
+        Panel(xlabel, NAMES[measure], [line(*item, measure) for item in found.items()], logx=bool(ticks), ticks=ticks)
+        for measure in ("frechet", "complexity", "retrieval")
+    ]
 
 
 def draw(axes: Axes, panel: Panel) -> None:

@@ -1,6 +1,6 @@
 """Figures 5 and 6 of the first paper: what gamma does."""
 
-from ..charts import Line, Panel, chart
+from ..charts import chart, panels
 from ..claims import Claim, all_of, verdict
 from ..lab import NAMES, Lab, Measured, student_row
 from ..page import Section, table
@@ -19,16 +19,7 @@ def results(lab: Lab) -> Sweep:
 
 
 def plots(lab: Lab, found: Sweep) -> str:
-    def line(steps: int, measure: str) -> Line:
-        by = found[steps]
-        values = [one.mean(measure) for one in by.values()]
-        return Line(f"{steps} steps", list(by), values, [one.spread(measure) for one in by.values()])
-
-    panels = [
-        Panel("gamma", NAMES[measure], [line(n, measure) for n in STEPS])
-        for measure in ("frechet", "complexity", "retrieval")
-    ]
-    return chart(lab.images, "gamma", panels)
+    return chart(lab.images, "gamma", panels("gamma", {f"{n} steps": by for n, by in found.items()}))
 
 
 def best(found: Sweep, steps: int) -> float:

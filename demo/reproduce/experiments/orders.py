@@ -1,6 +1,6 @@
 """Table 2 of the first paper: TCF(1), TCF(2) and TCF(S+)."""
 
-from ..charts import Line, Panel, chart
+from ..charts import chart, panels
 from ..claims import Claim, verdict
 from ..lab import NAMES, Lab, Measured, student_row
 from ..page import Section, table
@@ -24,16 +24,7 @@ def results(lab: Lab) -> dict[str, By]:
 
 
 def plots(lab: Lab, found: dict[str, By]) -> str:
-    def line(name: str, measure: str) -> Line:
-        by = found[name]
-        values = [one.mean(measure) for one in by.values()]
-        return Line(LABELS[name], list(by), values, [one.spread(measure) for one in by.values()])
-
-    panels = [
-        Panel("evaluations", NAMES[measure], [line(name, measure) for name in found], logx=True, ticks=EVALUATIONS)
-        for measure in ("frechet", "complexity", "retrieval")
-    ]
-    return chart(lab.images, "orders", panels)
+    return chart(lab.images, "orders", panels("evaluations", {LABELS[n]: by for n, by in found.items()}, EVALUATIONS))
 
 
 def claims(found: dict[str, By]) -> list[Claim]:

@@ -2,7 +2,7 @@
 
 from training.evaluate.rows import Row
 
-from ..charts import Line, Panel, chart
+from ..charts import chart, panels
 from ..claims import Claim, all_of, tally, verdict
 from ..lab import NAMES, TEACHER, Lab, Measured, student_row
 from ..page import Section, table
@@ -43,16 +43,8 @@ def tables(found: dict[str, By]) -> str:
 
 
 def plots(lab: Lab, found: dict[str, By]) -> str:
-    def line(method: str, measure: str) -> Line:
-        by = {n: one for n, one in found[method].items() if n in EVALUATIONS}
-        values = [one.mean(measure) for one in by.values()]
-        return Line(LABELS[method], list(by), values, [one.spread(measure) for one in by.values()])
-
-    panels = [
-        Panel("evaluations", NAMES[measure], [line(method, measure) for method in found], logx=True, ticks=EVALUATIONS)
-        for measure in ("frechet", "complexity", "retrieval")
-    ]
-    return chart(lab.images, "table1", panels)
+    shown = {LABELS[method]: {n: by[n] for n in EVALUATIONS if n in by} for method, by in found.items()}
+    return chart(lab.images, "table1", panels("evaluations", shown, EVALUATIONS))
 
 
 def sheets(lab: Lab) -> str:
