@@ -89,13 +89,16 @@ def reproduce(lab: Lab, names: Sequence[str], quick: bool) -> Path:
     from .experiments import EXPERIMENTS
 
     lab.distil(list(dict.fromkeys(student for name in names for student in EXPERIMENTS[name].STUDENTS)))
+    sections = page.kept(lab.sections)
     for name in names:
         began = time.monotonic()
-        page.keep(EXPERIMENTS[name].run(lab), lab.folder / "sections" / f"{name}.json")
+        sections[name] = EXPERIMENTS[name].run(lab)
+        page.keep(sections, lab.sections)
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-    sections = {name: page.kept(lab.folder / "sections" / f"{name}.json") for name in EXPERIMENTS}
-    missing = [name for name, section in sections.items() if section is None]
-    page.write(lab.page, introduction(lab, quick, missing), [section for section in sections.values() if section])
+    missing = [name for name in EXPERIMENTS if name not in sections]
+    page.write(
+        lab.page, introduction(lab, quick, missing), [sections[name] for name in EXPERIMENTS if name in sections]
+    )
     return lab.page
 
 

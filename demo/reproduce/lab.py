@@ -182,6 +182,11 @@ class Lab:
         """Where the pictures of the page go."""
         return self.page.parent / "images"
 
+    @property
+    def sections(self) -> Path:
+        """The page's sections and claims as JSON, beside it: what a run of some experiments leaves as it was."""
+        return self.page.with_suffix(".json")
+
     def training(self, name: str) -> Training:
         return Training(name, recipes(self.scale)[name], self.folder / "loras", self.data)
 

@@ -1,7 +1,7 @@
 """Sections, and the page that they make: docs/results.md."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,18 +46,21 @@ def claims_table(claims: Iterable[Claim]) -> str:
     return "\n".join(map(row, [["where", "the paper", "here", "verdict"], ["---"] * 4, *rows]))
 
 
-def keep(section: Section, path: Path) -> None:
-    """Write a section, so that the page can be made again without its experiment."""
-    text = json.dumps(asdict(section), indent=1)
+def keep(sections: Mapping[str, Section], path: Path) -> None:
+    """Write sections by name, so that the page can be made again without their experiments."""
+    text = json.dumps({name: asdict(section) for name, section in sections.items()}, indent=1)
     put(path, lambda scratch: scratch.write_text(text + "\n", encoding="utf-8"))
 
 
-def kept(path: Path) -> Section | None:
-    """A section that was written, or None."""
+def kept(path: Path) -> dict[str, Section]:
+    """The sections that were written; none where there is no such file."""
     if not path.is_file():
-        return None
+        return {}
     found = json.loads(path.read_text(encoding="utf-8"))
-    return Section(found["title"], found["text"], [Claim(**claim) for claim in found["claims"]])
+    return {
+        name: Section(one["title"], one["text"], [Claim(**claim) for claim in one["claims"]])
+        for name, one in found.items()
+    }
 
 
 def write(path: Path, introduction: str, sections: Sequence[Section]) -> None:

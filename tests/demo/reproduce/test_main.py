@@ -106,9 +106,10 @@ def test_a_page_without_all_sections_has_those_that_there_are(made_up, root, dat
 
 def test_the_quick_run_has_a_page_and_files_of_its_own_and_says_what_it_is(made_up, root, data):
     assert program.main(["--quick", "--data", str(data)]) == 0
-    assert {path.name for path in root.iterdir()} == {"data", "demo", "output"}
-    assert [path.name for path in (root / "demo" / "runs").iterdir()] == ["reproduce-quick"]
-    text = (root / "output" / "reproduce-quick" / "results.md").read_text(encoding="utf-8")
+    assert {path.name for path in root.iterdir()} == {"data", "output"}
+    page = root / "output" / "reproduce-quick" / "results.md"
+    assert {path.name for path in page.parent.iterdir()} == {"results.md", "results.json"}
+    text = page.read_text(encoding="utf-8")
     assert text.startswith("# Both papers")
     assert "`python3 dev.py reproduce --quick`" in text
     assert "say nothing of either paper" in text
@@ -180,7 +181,7 @@ def test_table_1_is_trained_sampled_and_written_once(root, data, monkeypatch, ca
     assert program.main(arguments) == 0
     page, runs = root / "docs" / "results.md", root / "demo" / "runs" / "reproduce"
     text = page.read_text(encoding="utf-8")
-    claims = json.loads((runs / "sections" / "table1.json").read_text(encoding="utf-8"))["claims"]
+    claims = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["table1"]["claims"]
     assert len(claims) == 7
     for claim in claims:
         assert f"| {claim['source']} | {claim['statement']} | {claim['measured']} | **{claim['verdict']}** |" in text

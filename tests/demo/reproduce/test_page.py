@@ -5,6 +5,7 @@ import pytest
 from demo.reproduce import page
 from demo.reproduce.claims import AGREES, DIFFERS, Claim
 from demo.reproduce.page import Section
+from demo.reproduce.trainings import ROOT
 
 
 @pytest.fixture
@@ -24,16 +25,27 @@ def cells(line):
     return [cell.strip() for cell in line.replace(r"\|", "\0").strip("|").split("|")]
 
 
-def test_a_section_is_read_as_it_was_kept(tmp_path, sections):
-    path = tmp_path / "sections" / "table1.json"
-    for section in sections:  # the second in place of the first
-        page.keep(section, path)
-        assert page.kept(path) == section
-    assert [file.name for file in path.parent.iterdir()] == ["table1.json"]
+def test_sections_are_read_as_they_were_kept(tmp_path, sections):
+    path, first, second = tmp_path / "docs" / "results.json", *sections
+    for kept in ({"table1": first}, {"table1": second, "gamma": first}):  # in place of what was there
+        page.keep(kept, path)
+        assert page.kept(path) == kept
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
 
 
-def test_a_section_that_was_never_kept_is_none(tmp_path):
-    assert page.kept(tmp_path / "gone.json") is None
+def test_where_nothing_was_kept_there_are_no_sections(tmp_path):
+    assert page.kept(tmp_path / "gone.json") == {}
+
+
+@pytest.mark.host
+def test_the_page_that_ships_is_made_of_the_sections_that_ship(tmp_path):
+    from demo.reproduce.experiments import EXPERIMENTS
+
+    shipped = ROOT / "docs" / "results.md"
+    sections, text = page.kept(shipped.with_suffix(".json")), shipped.read_text(encoding="utf-8")
+    introduction, _ = text.split("\n\n## Every claim\n")
+    page.write(tmp_path / "again.md", introduction, [sections[name] for name in EXPERIMENTS if name in sections])
+    assert (tmp_path / "again.md").read_text(encoding="utf-8") == text
 
 
 def test_the_page_has_every_claim_in_one_table_and_then_the_sections_in_order(tmp_path, sections):
