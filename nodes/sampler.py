@@ -25,6 +25,12 @@ def distinct(sigmas: Tensor) -> Tensor:
     return torch.tensor(levels)
 
 
+def without_landed(levels: Tensor, first: float) -> Tensor:
+    """Without a step from the smallest noise level down to itself, as the dense grid has one where it is used up."""
+    between = levels[1:-1]
+    return torch.cat([levels[:1], between[between > first], levels[-1:]])
+
+
 def check_hears(model_options: dict, tcf: str) -> None:
     """Raises ValueError for TCF(S+) on a model that is not told where a step goes."""
     if tcf == "s+" and not target_time.is_installed(model_options):
@@ -101,6 +107,7 @@ def sample_tcd(
     drawn = noise.put_back(x, model.noise, seed, noise_offset)
     resumes(model, x, extra_args)
     lands = last_step == "t0" and float(levels[-1]) == 0
+    levels = without_landed(levels, schedule.first) if lands else levels
     steps = tcd.sample(
         predictor(model, extra_args, schedule, tcf),
         schedule,

@@ -113,12 +113,26 @@ def test_five_hundred_prompts_are_right_and_take_no_more_memory_than_a_hundred(s
         resident.append(server.resident / 2**20)
     seconds = time.monotonic() - begun
     before, after = (statistics.median(part) for part in (resident[WARM_UP : WARM_UP + SHOWN], resident[-SHOWN:]))
-    figures = (
-        f"{PROMPTS} prompts in {seconds:.0f} s, of which {len(late)} were cancelled, with at most {max(late)} evaluation "
-        f"begun after that; resident memory of the server {before:.1f} MiB after {WARM_UP} prompts, {after:.1f} MiB at "
-        f"the end: {100 * (after / before - 1):+.2f}%"
-    )
+    figures = [
+        f"{PROMPTS} prompts in {seconds:.0f} s",
+        f"{len(late)} of them cancelled, {max(late)} evaluations begun after that at most",
+        f"resident memory of the server: {before:.1f} MiB after {WARM_UP} prompts, {after:.1f} MiB at the end, "
+        f"{100 * (after / before - 1):+.2f}%",
+    ]
     with capsys.disabled():
-        sys.stdout.write(f"\n{figures}\n")
+        sys.stdout.write("\n" + "\n".join(figures) + "\n")
     assert max(late) <= 1
     assert after <= before * (1 + GROWTH), [round(each) for each in resident[::10]]
+
+
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_out_of_memory_is_told_as_comfyui_tells_it_and_the_next_prompt_is_right(server, tiny, tmp_path, fails_at):
+    random = Random(fails_at)
+    failing = long_graph(random, "memory", tmp_path / "log")
+    failing["probe"]["inputs"]["fails_at"] = fails_at
+    told = r"node sampled \(TCD_KSampler\): the test's memory is full\nThis error means you ran out of memory"
+    with pytest.raises(client.WorkflowError, match=rf"(?s){told}.*\[torch\.OutOfMemoryError\]"):
+        client.run_workflow(server.url, failing)
+    assert (tmp_path / "log").read_text() == "." * fails_at
+    graph = random_graph(random, "next")
+    check(server, graph, client.run_workflow(server.url, graph), tiny)

@@ -278,6 +278,12 @@ def test_t0_leaves_a_trace_of_noise_where_the_run_ends_at_0_alone(model, cond):
     assert torch.equal(*(sample(model, cond, tcd_sampler(last_step=end), part, seed=SEED) for end in ("x0", "t0")))
 
 
+def test_t0_lands_once_where_the_noise_levels_go_down_to_it(model, cond):
+    (down,) = run("TCD_Scheduler", model=model, steps=1, denoise=1.0, grid="dense", times="999, 499, 0")
+    got = sample(model, cond, tcd_sampler(last_step="t0"), down, seed=SEED)
+    assert torch.equal(got, sample(model, cond, tcd_sampler(last_step="t0"), down[[0, 1, 3]], seed=SEED))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["1", "2"])
 @pytest.mark.parametrize("last_step", ["x0", "t0"])
