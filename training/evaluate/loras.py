@@ -1,6 +1,7 @@
 """LoRA files as they are sampled: with what they say of themselves, and on the network that they adapt."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..host import Cond, Models, Network, Size
 from ..metadata import GAMMA
 from ..network import Parts
 from ..options import Options
+from ..options.checks import check_name
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,33 @@ class LoraFile:
     tcf: str
 
 
+def gamma_of(metadata: Mapping[str, str]) -> float:
+    """What the file was distilled for. Raises ValueError for a gamma that no sampler takes."""
+    text = metadata.get("tcd.gamma")
+    if text is None:
+        return GAMMA.get(metadata.get("tcd.method", "tcd"), GAMMA["tcd"])
+    try:
+        gamma = float(text)
+    except ValueError:
+        gamma = math.nan
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"tcd.gamma in the metadata must be from 0 to 1, got {text!r:.100}")
+    return gamma
+
+
 def lora_file(given: str) -> LoraFile:
     """The file of `name=path`, or of a path, whose name is then the file's. Raises ValueError for one that is none."""
     name, _, path = given.partition("=") if not Path(given).is_file() else (Path(given).stem, "", given)
     found = Path(path or given)
     try:
-        if set(name) & set("/\\:"):
-            raise ValueError(f"a name must be one for a folder, got {name!r}")
+        check_name("its name", name)
         tensors, metadata = lora.read(found)
         heard = embed.from_tensors(tensors) is not None
         tcf = "s+" if heard else metadata.get("tcd.tcf", "1")
         tcd.choose(tcd.TCF, "tcd.tcf", tcf)
         if tcf == "s+" and not heard:
             raise ValueError(f"it is of order s+, but has no {embed.PREFIX} tensors, which tell the target time")
-        gamma = float(metadata.get("tcd.gamma", GAMMA.get(metadata.get("tcd.method", "tcd"), GAMMA["tcd"])))
+        gamma = gamma_of(metadata)
     except (OSError, ValueError) as error:
         raise ValueError(f"network_weights {given!r}: {error}") from error
     return LoraFile(name, found, gamma, tcf)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ FRACTIONS = ("network_dropout", "caption_dropout_rate", "caption_tag_dropout_rat
 POSITIVE = ("learning_rate", "huber_c", "min_snr_gamma", "lr_scheduler_power")
 FILES = ("dataset_config", "prompts", "network_weights", "sample_prompts")
 SOURCES = ("train_data_dir", "dataset_config", "prompts")
+LONGEST = 200  # bytes of a name, of the 255 that file systems have: numbers of steps and endings come after it
 
 
 def check_least(options: Any) -> None:
@@ -21,6 +23,13 @@ def check_least(options: Any) -> None:
         lowest, value = f.metadata["least"], getattr(options, f.name)
         if lowest is not None and (not value >= lowest or math.isinf(value)):
             raise ValueError(f"{f.name} must be at least {lowest}, got {value}")
+
+
+def check_name(what: str, name: str) -> None:
+    """A name for a file on any system, with no folder in it: what is written stays where it belongs."""
+    if not name.strip(". ") or re.search(r'[\x00-\x1f/\\:*?"<>|]', name) or len(os.fsencode(name)) > LONGEST:
+        rule = f"the name of a file, of at most {LONGEST} bytes and without a folder"
+        raise ValueError(f"{what} must be {rule}, got {name!r}")
 
 
 def check_resolution(resolution: str) -> None:
@@ -122,8 +131,9 @@ def check_checkpoint(options: Any) -> None:
 
 
 def check_paths(options: Options) -> None:
-    """What has to exist does."""
+    """What has to exist does, and what is written has a name."""
     check_checkpoint(options)
+    check_name("output_name", options.output_name)
     if len(given := [name for name in SOURCES if getattr(options, name)]) != 1:
         raise ValueError(f"one of {', '.join(SOURCES)} must be given, got {' and '.join(given) or 'none'}")
     if options.train_data_dir and not Path(options.train_data_dir).is_dir():

@@ -142,7 +142,7 @@ def test_a_lora_may_be_given_a_name(written):
     [
         ("gone.safetensors", "network_weights 'gone.safetensors': no such LoRA file: gone.safetensors"),
         ("mine=gone.safetensors", "no such LoRA file: gone.safetensors"),
-        ("a/b=gone.safetensors", "a name must be one for a folder, got 'a/b'"),
+        ("a/b=gone.safetensors", "its name must be the name of a file, of at most 200 bytes and without a folder, got 'a/b'"),
     ],
 )
 def test_a_lora_that_is_not_there_is_named(given, wanted):
@@ -155,7 +155,7 @@ def test_a_lora_that_is_not_there_is_named(given, wanted):
     [
         ({"tcf": "9"}, "tcd.tcf must be one of 1, 2, s+; got '9'"),
         ({"tcf": "s+"}, "it is of order s+, but has no tcd_target_time. tensors"),
-        ({"gamma": "much"}, "could not convert string to float: 'much'"),
+        ({"gamma": "much"}, "tcd.gamma in the metadata must be from 0 to 1, got 'much'"),
     ],
     ids=str,
 )
