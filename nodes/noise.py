@@ -29,10 +29,10 @@ def places(initial: Tensor, seed: int) -> list[int]:
     it, but the noise says it. Noise of another origin gets its own order.
     """
     found: dict[int, int] = {}
-    if bool(initial.any()):
+    heads = initial.flatten(1)[:, :HEAD].float().cpu()
+    if bool(heads.any()):
         generator = torch.Generator("cpu").manual_seed(seed)
         size = initial[0].numel()
-        heads = initial.flatten(1)[:, :HEAD].float().cpu()
         for place in range(max(len(heads), SEARCHED // size)):
             here = generator.get_state()
             near = (heads - torch.randn(heads.shape[1], generator=generator)).abs().amax(1) < ROUNDING

@@ -27,22 +27,36 @@ TO_X0: dict[str, Callable[[Level, Level], tuple[Level, Level, Level]]] = {
 }
 
 
+def in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in that dtype; asked for before it is converted, for `Tensor.to` costs as much as a small state's sum."""
+    return x if x.dtype is dtype else x.to(dtype)
+
+
+def scaled(a: Level, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """a x in that dtype; x itself, not a copy, where that is what it is."""
+    if isinstance(a, Tensor):
+        return in_dtype(x, dtype) * expand(a, x).to(dtype)
+    return in_dtype(x, dtype) if a == 1 else in_dtype(x, dtype) * a
+
+
 def combine(*terms: tuple[Level, Tensor]) -> Tensor:
     """a x + b y + ... of terms (coefficient: float, [] or [B]; state [B, C, ...]), in the dtype of the first state.
 
-    Computed in float32 at least.
+    Computed in float32 at least; the caller's states are never written to.
     """
     (a, x), *rest = terms
     dtype = torch.promote_types(x.dtype, torch.float32)
     if isinstance(a, Tensor):
         dtype = torch.promote_types(dtype, a.dtype)
-    total = x.to(dtype) * (expand(a, x).to(dtype) if isinstance(a, Tensor) else a)
+    total = scaled(a, x, dtype)
     for b, y in rest:
+        y = in_dtype(y, dtype)
         if isinstance(b, Tensor):
-            total.addcmul_(expand(b, y).to(dtype), y.to(dtype))
+            factor = expand(b, y).to(dtype)
+            total = torch.addcmul(total, factor, y) if total is x else total.addcmul_(factor, y)
         else:
-            total.add_(y.to(dtype), alpha=b)
-    return total.to(x.dtype)
+            total = torch.add(total, y, alpha=b) if total is x else total.add_(y, alpha=b)
+    return in_dtype(total, x.dtype)
 
 
 def vanishes(level: Level) -> bool:
