@@ -5,7 +5,7 @@
     python3 dev.py ui           run that ComfyUI with this pack, to be opened in a browser
     python3 dev.py test         all tests; arguments go to pytest, such as: -k name
     python3 dev.py check        formatting, lint, types and the fast tests
-    python3 dev.py bench        time this pack against its peers, such as: tcd
+    python3 dev.py bench        time this pack against its peers, into docs/benchmarks.md; or some of it: bench tcd
     python3 dev.py reproduce    rerun both papers on the tiny model; hours, or --quick in minutes
 
 Only Python's standard library is used here, so nothing has to be installed before. COMFYUI_PATH names a ComfyUI of your
@@ -80,15 +80,6 @@ CHECKS = {
         ["pytest", "-q", "-m", "not host and not browser and not slow"],
         "run `python3 dev.py test -k NAME` with a name from above",
     ),
-}
-
-
-# What `bench` can time -> the script that does.
-BENCHMARKS = {
-    "tcd": "tests/bench/tcd_step.py",
-    "nodes": "tests/bench/nodes_step.py",
-    "training": "tests/bench/training_step.py",
-    "sdxl": "tests/bench/sdxl_step.py",
 }
 
 
@@ -331,7 +322,7 @@ def reproduce(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     python, host = set_up(tools=True)
     environment = {**os.environ, "COMFYUI_PATH": str(host), "PYTHONPATH": str(ROOT)}
-    return subprocess.run([python, BENCHMARKS[options.what]], cwd=ROOT, env=environment).returncode
+    return subprocess.run([python, "tests/bench", *options.rest], cwd=ROOT, env=environment).returncode
 
 
 def run_check(name: str, python: str, host: Path) -> bool:
@@ -389,16 +380,16 @@ def ui_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=0, help="where to listen (default: any free port)")
 
 
-def bench_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=BENCHMARKS, help="what to time")
-
-
 # Command -> (what it does, how, its flags).
 COMMANDS = {
     "demo": ("make a picture with TCD inside a real ComfyUI", demo, demo_flags),
     "ui": ("run that ComfyUI with this pack, to be opened in a browser", ui, ui_flags),
     "test": ("all tests; arguments go to pytest, such as: -k name", test, lambda parser: None),
-    "bench": ("time this pack against its peers", bench, bench_flags),
+    "bench": (
+        "time this pack against its peers into docs/benchmarks.md; arguments: tcd nodes training sdxl (default: all)",
+        bench,
+        lambda parser: None,
+    ),
     "check": ("formatting, lint, types and the fast tests", check, lambda parser: None),
     "reproduce": (
         "rerun both papers on the tiny model; arguments are demo.reproduce's: --quick, --only NAME ...",
@@ -406,7 +397,7 @@ COMMANDS = {
         lambda parser: None,
     ),
 }
-PASSES_ON = ("test", "reproduce")  # commands whose further arguments are another program's
+PASSES_ON = ("test", "reproduce", "bench")  # commands whose further arguments are another program's
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -108,7 +108,7 @@ def main() -> None:
     models = host.place(models_of(small, device), device)
     checkpointing.checkpoint_blocks(models.unet)
     pixels, widths = (64, (small_models.TEXT, small_models.POOLED)) if small else (1024, (TEXT, POOLED))
-    print(f"{card}, torch {torch.__version__}, {pixels} px, rank 64, bf16, recomputation, medians of {ROUNDS}\n")
+    print(f"{card}, {pixels} px, rank 64, bf16, recomputation, medians of {ROUNDS}\n")
     print("| batch | s a step | samples/s | TFLOP a sample | TFLOP/s | share of peak | peak GiB |\n|" + " ---: |" * 7)
     for batch in (1, 4, 16):
         if device.type == "cuda":

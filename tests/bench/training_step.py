@@ -172,7 +172,7 @@ def row(name: str, batch: int, resident: tuple[float, float]) -> None:
 
 
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {ROUNDS} steps")
+    print(f"{torch.get_num_threads()} threads, medians of {ROUNDS} steps\n")
     print("| what | s | plain | ratio | tensors, MiB | plain | ratio | process, MiB | plain | ratio |")
     print("| --- |" + " ---: |" * 9)
     # Before this process grows itself: its children would inherit the highest resident set
