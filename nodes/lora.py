@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import folder_paths
 from comfy_api.latest import io
-from torch import Tensor
 
 from .. import tcd
 from ..tcd import embed as s_embedding
@@ -14,13 +13,6 @@ from . import target_time
 from .lora_match import STRANGER, Match, match
 from .schema import schema
 from .settings import UNKNOWN, Settings, SettingsType, recommended
-
-
-def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, with the key, for nan and infinity: a network would give black pictures with them."""
-    for key, tensor in state.items():
-        if not bool(tensor.float().isfinite().all()):
-            raise ValueError(f"{key} holds values that are not finite: the file is broken")
 
 
 def check_fits(found: Match, embed: tcd.TargetTime | None) -> None:
@@ -93,7 +85,6 @@ def apply(path: str, lora: str, strength: float, model, clip=None) -> tuple:
     settings = with_order(recommended(metadata, lora), embed)
     found = match(path, {k: v for k, v in state.items() if not k.startswith(s_embedding.PREFIX)}, metadata, model, clip)
     check_fits(found, embed)
-    check_finite(state)
     if found.misfits:
         logging.warning(
             "%s: %d of %d modules do not fit: %s", lora, len(found.misfits), found.total, some(found.misfits)

@@ -4,14 +4,18 @@ ComfyUI knows most names and makes the patches. What it has no name for is found
 them. Shapes are looked at here, since ComfyUI does so only while it samples.
 """
 
+import logging
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
+import torch
 from torch import Tensor
 
 from .. import tcd
@@ -103,11 +107,47 @@ def patches_of(module: str, parts: Parts, key: Key) -> dict[Key, Any]:
         patches = comfy.lora.load_lora(named, {module: key}, log_missing=False)
     except KeyError as error:
         raise ValueError(f"{error.args[0]} is missing") from None
+    except RuntimeError as error:
+        raise ValueError(f"ComfyUI cannot use {', '.join(sorted(named))}: {error}") from None
     read = next((patch.loaded_keys for patch in patches.values() if hasattr(patch, "loaded_keys")), named.keys())
     if not patches or named.keys() - read:
         unknown = sorted(named.keys() - read if patches else named)
         raise ValueError(f"{', '.join(unknown)}: ComfyUI cannot use it")
     return patches
+
+
+@contextmanager
+def complaints() -> Iterator[list[str]]:
+    """What this thread logs within the `with`: ComfyUI tells in no other way that it leaves a patch out."""
+    said, here, root = [], threading.get_ident(), logging.getLogger()
+
+    def hear(record: logging.LogRecord) -> bool:
+        if record.thread != here or record.levelno < logging.WARNING:
+            return True
+        said.append(record.getMessage())
+        return False
+
+    root.addFilter(hear)
+    try:
+        yield said
+    finally:
+        root.removeFilter(hear)
+
+
+def check_usable(patches: Mapping[Key, Any], weights: Weights, device: str) -> None:
+    """Raises ValueError for patches that ComfyUI cannot add to their weights: it does so only while it samples.
+
+    On the device `meta` by shapes alone, which only some kinds can be told by.
+    """
+    for key, patch in patches.items():
+        weight = torch.zeros(weights.shape(key), device=device)
+        with complaints() as said:
+            try:
+                comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight, str(key))
+            except Exception as error:  # each kind has its own
+                said.append(str(error))
+        if said:
+            raise ValueError(f"ComfyUI cannot use it: {said[0]}")
 
 
 def place(found: Match, weights: Weights, module: str, parts: Parts, key: Key | None) -> None:
@@ -116,6 +156,7 @@ def place(found: Match, weights: Weights, module: str, parts: Parts, key: Key | 
         rank = rank_of(parts, weights.shape(key))
         assert key is not None
         patches = patches_of(module, parts, key)
+        check_usable(patches, weights, "cpu" if rank is None else "meta")
     except ValueError as error:
         found.misfits[module] = str(error)
         return

@@ -15,6 +15,7 @@ from .adapter import Lora
 from .names import EXTRA, diffusers_keys
 
 NAMINGS = ("own", "diffusers")
+LONGEST = 1000  # characters of a key, which patterns are matched with: the time that takes grows with its square
 
 
 def keys_of(adapter: Lora, names: str, net: nn.Module | None) -> dict[str, str]:
@@ -82,15 +83,34 @@ def save(
         scratch.unlink(missing_ok=True)
 
 
+def check_tensor(key: str, tensor: Tensor) -> None:
+    """Raises ValueError for a key that is no name, and for values of which a network makes black pictures."""
+    if len(key) > LONGEST:
+        raise ValueError(f"a key has at most {LONGEST} characters, got {len(key):,} of {key[:50]!r}...")
+    if not tensor.numel():
+        raise ValueError(f"{key} is empty, of shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and not bool(tensor.half().isfinite().all()):
+        raise ValueError(f"{key} holds values that are not finite in half precision: the file is broken")
+
+
 def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of a LoRA file. Raises FileNotFoundError, or ValueError for a file that is no safetensors."""
+    """(tensors, metadata) of a LoRA file.
+
+    Raises FileNotFoundError, or ValueError for a file that is no safetensors or holds values that are not finite.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such LoRA file: {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            state, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
     except Exception as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        for key, tensor in state.items():
+            check_tensor(key, tensor)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return state, metadata
 
 
 def metadata_of(settings: dict) -> dict[str, str]:

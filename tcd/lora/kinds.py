@@ -35,8 +35,10 @@ def choose(parts: Mapping[str, Tensor]) -> type[Parametrisation]:
 
 def number(alpha: Tensor) -> float:
     """Raises ValueError unless `alpha` is one finite number."""
-    if alpha.numel() != 1 or not math.isfinite(alpha.item()):
-        raise ValueError(f"alpha must be one finite number, got {alpha.tolist()}")
+    if alpha.numel() != 1:
+        raise ValueError(f"alpha must be one finite number, got a tensor of shape {tuple(alpha.shape)}")
+    if not math.isfinite(alpha.item()):
+        raise ValueError(f"alpha must be one finite number, got {alpha.item()}")
     return float(alpha.item())
 
 

@@ -10,14 +10,16 @@ from typing import Any
 NETS = ("unet", "transformer")
 PACKED = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings, those of each network with its prefix
 CONFIG = "adapter_config.json"
+SLOW = re.compile(r"(?s)\)[*+?{]|[*+?{].*[*+?{]")  # patterns that may take forever on a name made for it
 
 
 def as_settings(text: str, source: str) -> dict[str, Any]:
     """Raises ValueError unless `text` is a JSON object."""
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{source} is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{source} is no JSON: {reason}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{source} must be a JSON object, got {type(found).__name__}")
     return found
@@ -43,6 +45,16 @@ def settings(path: str | os.PathLike, metadata: dict[str, str], nets: tuple[str,
     return found
 
 
+def fits(pattern: str, module: str) -> bool:
+    """Whether a pattern of PEFT's is for this module. Raises ValueError for one that is no use, or may take forever."""
+    if SLOW.search(pattern):
+        raise ValueError(f"{pattern!r} repeats more than one character, or repeats twice")
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", module) is not None
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no pattern: {error}") from error
+
+
 def alpha_of(found: dict[str, Any], module: str, rank: int) -> float:
     """Alpha of a layer of this rank: lora_alpha, or what alpha_pattern says of the file's `module`; else the rank.
 
@@ -51,12 +63,19 @@ def alpha_of(found: dict[str, Any], module: str, rank: int) -> float:
     """
     if found.get("r", rank) != rank and not found.get("rank_pattern"):
         raise ValueError(f"{module} is of rank {rank}, PEFT's settings of rank {found['r']}")
+    patterns = found.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise ValueError(f"PEFT's alpha_pattern must be a JSON object, got {patterns!r:.100}")
     try:
-        patterns = found.get("alpha_pattern") or {}
-        matches = (alpha for pattern, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", module))
-        alpha = float(next(matches, found.get("lora_alpha", rank)))
-    except (re.error, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{module}: PEFT's settings hold an alpha of no use: {error}") from error
+        told = next(
+            (alpha for pattern, alpha in patterns.items() if fits(pattern, module)), found.get("lora_alpha", rank)
+        )
+    except ValueError as error:
+        raise ValueError(f"{module}: PEFT's alpha_pattern: {error}") from error
+    try:
+        alpha = float(told)
+    except (TypeError, ValueError, OverflowError):
+        alpha = math.nan
     if not math.isfinite(alpha):
-        raise ValueError(f"{module}: PEFT's alpha must be finite, got {alpha}")
+        raise ValueError(f"{module}: PEFT's alpha must be a finite number, got {told!r:.100}")
     return alpha * math.sqrt(rank) if found.get("use_rslora") else alpha

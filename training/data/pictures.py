@@ -23,8 +23,13 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def decode(content: bytes) -> Image.Image:
-    """A whole picture file, decoded to its last byte: upright, RGB. Raises ValueError for one that cannot be read."""
+    """A whole picture file, decoded to its last byte: upright, RGB; of an animation, the first frame.
+
+    Raises ValueError for one that cannot be read.
+    """
     try:
+        with Image.open(BytesIO(content)) as opened:
+            opened.verify()  # the sum of each part of a PNG, which Pillow does not look at while it decodes
         with Image.open(BytesIO(content)) as opened:
             image = ImageOps.exif_transpose(opened)
         if image.mode == "F":
