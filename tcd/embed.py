@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 
 PREFIX = "tcd_target_time."  # of the embedding's tensors in a LoRA file
 
@@ -28,7 +29,7 @@ class TargetTime(nn.Module):
     def __init__(self, out: int, width: int = 320, scale: float = 1.0):
         super().__init__()
         self.width, self.scale = width, scale
-        self.hidden, self.out = nn.Linear(width, out), nn.Linear(out, out)
+        self.hidden, self.out = Linear(width, out), Linear(out, out)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 import tcd
 from tcd import lora
@@ -101,7 +101,7 @@ class Parts:
         """A student whose own weights are trained, in float32, computes in the asked for precision."""
         if self.adapter or self.opts.mixed_precision == "no":
             return nullcontext()
-        return torch.autocast(device.type, DTYPES[self.opts.mixed_precision])
+        return autocast(device.type, DTYPES[self.opts.mixed_precision])
 
     def told(self, s: Tensor) -> AbstractContextManager:
         """Tell the network of TCF(S+) its target time."""
