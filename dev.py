@@ -4,7 +4,7 @@
     python3 dev.py demo         make a picture with TCD inside a real ComfyUI
     python3 dev.py ui           run that ComfyUI with this pack, to be opened in a browser
     python3 dev.py test         all tests; arguments go to pytest, such as: -k name
-    python3 dev.py check        formatting, lint, types and the fast tests
+    python3 dev.py check        formatting, lint, security, types and the fast tests
     python3 dev.py bench        time this pack against its peers, into docs/benchmarks.md; or some of it: bench tcd
     python3 dev.py reproduce    rerun both papers on the tiny model; hours, or --quick in minutes
 
@@ -75,6 +75,10 @@ ADVICE = {
 CHECKS = {
     "format": (["ruff", "format", "--check"], "run `{python} -m ruff format`"),
     "lint": (["ruff", "check"], "mend the lines named above; `{python} -m ruff check --fix` mends some"),
+    "security": (
+        ["bandit", "-q", "-c", "pyproject.toml", "-r", "__init__.py", "demo", "dev.py", "nodes", "tcd", "training"],
+        "mend the lines named above",
+    ),
     "types": (["pyright"], "mend the lines named above; if it did not run at all, install Node.js, which it needs"),
     "fast tests": (
         ["pytest", "-q", "-m", "not host and not browser and not slow"],
@@ -390,7 +394,7 @@ COMMANDS = {
         bench,
         lambda parser: None,
     ),
-    "check": ("formatting, lint, types and the fast tests", check, lambda parser: None),
+    "check": ("formatting, lint, security, types and the fast tests", check, lambda parser: None),
     "reproduce": (
         "rerun both papers on the tiny model; arguments are demo.reproduce's: --quick, --only NAME ...",
         reproduce,
