@@ -43,7 +43,8 @@ def resolutions(size: Pair, least: int, most: int, step: int) -> list[Pair]:
         raise ValueError(
             f"resolution {size[0]},{size[1]} must be between min_bucket_reso {least} and max_bucket_reso {most}"
         )
-    area, square, highest = size[0] * size[1], isqrt(size[0] * size[1]) // step * step, most // step * step
+    area, square = size[0] * size[1], isqrt(size[0] * size[1]) // step * step
+    highest = min(most, area // least) // step * step  # of a wider one the other side is below the least
     found = {(square, square)} if square >= least else set()
     for width in range(-(-least // step) * step, highest + 1, step):
         height = min(highest, area // width // step * step)

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 
 from ..options import Options
+from ..textfile import read_text
 from .sources import Subset
 
 T = TypeVar("T")
@@ -19,12 +20,12 @@ def read(picture: Path, subset: Subset) -> str:
     """
     path = picture.with_suffix(subset.opts.caption_extension)
     try:
-        lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+        lines = read_text(path).strip().splitlines()
     except FileNotFoundError:
         if not subset.class_tokens:
             raise ValueError(f"has no caption: {path.name} is missing") from None
         lines = [subset.class_tokens]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"has a caption that cannot be read as UTF-8, {path.name}: {error}") from None
     if not lines:
         raise ValueError(f"has an empty caption: {path.name}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..options import FIELDS, REFUSED, Options, read_toml
-from ..options.checks import check_company, check_numbers, check_pairs
+from ..options.checks import check_company, check_numbers, check_pairs, check_texts, is_folder
 from ..options.command_line import converted, hint
 from .sources import Subset, check
 
@@ -73,15 +73,15 @@ def subset_of(values: dict[str, Any], opts: Options) -> Subset:
     """The subset that these settings make. Raises ValueError for values that are not allowed."""
     own = {key: values.pop(key) for key in OWN if key in values}
     made = replace(opts, **values)
-    for look in (check_numbers, check_company, check_pairs, check):
+    for look in (check_numbers, check_texts, check_company, check_pairs, check):
         look(made)
-    folder, repeats = Path(own.get("image_dir", "")), own.get("num_repeats", 1)
-    if "image_dir" not in own or not folder.is_dir():
-        raise ValueError(f"image_dir must be a folder, got {own.get('image_dir', 'none')!r}")
+    folder, repeats = own.get("image_dir", ""), own.get("num_repeats", 1)
+    if not folder or not is_folder(folder):
+        raise ValueError(f"image_dir must be a folder, got {folder!r}")
     if repeats < 1:
         raise ValueError(f"num_repeats must be at least 1, got {repeats}")
     texts = (own.get(key, "").strip() for key in ("class_tokens", "caption_prefix", "caption_suffix"))
-    return Subset(folder, repeats, made, *texts)
+    return Subset(Path(folder), repeats, made, *texts)
 
 
 def check_buckets(found: list[Subset]) -> None:

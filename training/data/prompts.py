@@ -13,11 +13,12 @@ from .. import host
 from ..draws import generator
 from ..host import Cond
 from ..options import Options
+from ..textfile import read_text
 from . import buckets
 from .bad import Bad, settle
 from .cache import Folder, key, weights_key
 from .encode import Stored
-from .samples import Sample, View
+from .samples import Sample, View, check_epoch
 from .texts import LOOKED_AT, Texts, encoder_key
 from .threads import chunks
 
@@ -37,8 +38,8 @@ def read(path: Path) -> list[str]:
     Raises ValueError for a file that is not UTF-8 or has no prompts.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
         raise ValueError(f"prompts {path} cannot be read as UTF-8: {error}") from None
     if not (found := [line for line in lines if line and not line.startswith("#")]):
         raise ValueError(f"no prompts in {path}")
@@ -50,6 +51,7 @@ def samples(opts: Options) -> list[Sample]:
     buckets.check(opts)
     fit = buckets.fit(opts.size, opts)
     found = Counter(read(Path(opts.prompts)))  # a prompt that is there twice gets other latents each time
+    check_epoch(found.total() * opts.latents_per_prompt)
     return [
         Sample(f"prompt {prompt!r} ({i + 1})", prompt, 1, opts, opts.size, fit, key(prompt, i))
         for prompt, times in found.items()

@@ -9,6 +9,14 @@ from ..options import Options
 from .buckets import Fit, Pair
 from .cache import key
 
+MOST = 100_000_000  # samples of an epoch, whose order is kept in memory
+
+
+def check_epoch(samples: int) -> None:
+    """Raises ValueError for more samples than an epoch can have."""
+    if samples > MOST:
+        raise ValueError(f"an epoch has at most {MOST:,} samples, got {samples:,} with all repeats")
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -34,6 +34,8 @@ def check(opts: Options) -> None:
     buckets.check(opts)
     if not opts.caption_separator:
         raise ValueError("caption_separator must not be empty")
+    if not re.fullmatch(r"\.[^/\\]*[^/\\. ]", opts.caption_extension) or opts.caption_extension.lower() in ENDINGS:
+        raise ValueError(f"caption_extension must be an ending such as .txt, got {opts.caption_extension!r}")
 
 
 def of_folders(opts: Options) -> list[Subset]:

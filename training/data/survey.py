@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..options import Options
 from . import bad, buckets, captions, config, pictures, prompts, sources
 from .bad import Bad
-from .samples import Sample
+from .samples import Sample, check_epoch
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def subsets(opts: Options) -> list[sources.Subset]:
 def of_pictures(opts: Options) -> Survey:
     """Every picture of every subset, read in threads. Raises ValueError that names what cannot be used."""
     jobs = [(path, subset) for subset in subsets(opts) for path in subset.pictures()]
+    check_epoch(sum(subset.repeats for _, subset in jobs))
     with ThreadPoolExecutor(opts.max_data_loader_n_workers) as pool:
         found = list(tqdm(pool.map(examine, jobs), total=len(jobs), desc="look at pictures", unit="picture"))
     unusable = [item for item in found if isinstance(item, Bad)]

@@ -16,7 +16,7 @@ from ..host import Cond, Models, Network, Size
 from ..metadata import GAMMA
 from ..network import Parts
 from ..options import Options
-from ..options.checks import check_name
+from ..options.checks import check_name, is_file
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def gamma_of(metadata: Mapping[str, str]) -> float:
 
 def lora_file(given: str) -> LoraFile:
     """The file of `name=path`, or of a path, whose name is then the file's. Raises ValueError for one that is none."""
-    name, _, path = given.partition("=") if not Path(given).is_file() else (Path(given).stem, "", given)
+    name, _, path = given.partition("=") if not is_file(given) else (Path(given).stem, "", given)
     found = Path(path or given)
     try:
         check_name("its name", name)

@@ -80,7 +80,7 @@ def read(path: Path, size: tuple[int, int]) -> Tensor:
     """One picture, scaled to cover `size` and cut in the middle. Raises ValueError for a file that is none."""
     try:
         image = decode(path.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} {error}") from None
     fitted = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).astype(np.float32) / 255)

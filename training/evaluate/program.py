@@ -1,13 +1,20 @@
 """The command line, and what can be told of the options without a look into any file."""
 
-from pathlib import Path
-
-from ..options.checks import check_checkpoint, check_choices, check_company, check_files, check_least, check_resolution
+from ..options.checks import (
+    check_checkpoint,
+    check_choices,
+    check_company,
+    check_files,
+    check_least,
+    check_resolution,
+    check_texts,
+    is_folder,
+)
 from ..options.command_line import Program
 from .options import GROUPS, EvaluateOptions
 
 SOURCES = ("prompts", "train_data_dir")
-SHARED_CHECKS = (check_least, check_choices, check_company, check_checkpoint)
+SHARED_CHECKS = (check_least, check_choices, check_texts, check_company, check_checkpoint)
 
 
 def check(opts: EvaluateOptions) -> EvaluateOptions:
@@ -19,7 +26,7 @@ def check(opts: EvaluateOptions) -> EvaluateOptions:
     if len(given := [name for name in SOURCES if getattr(opts, name)]) != 1:
         raise ValueError(f"one of {' and '.join(SOURCES)} must be given, got {' and '.join(given) or 'none'}")
     for name in ("train_data_dir", "real_data"):
-        if getattr(opts, name) and not Path(getattr(opts, name)).is_dir():
+        if getattr(opts, name) and not is_folder(getattr(opts, name)):
             raise ValueError(f"{name} does not exist: {getattr(opts, name)!r}")
     for name in ("methods", "seeds", "metrics"):
         if not getattr(opts, name):

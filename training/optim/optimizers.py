@@ -84,7 +84,7 @@ def arguments(found: Callable[..., Optimizer], opts: Options) -> dict[str, Any]:
             raise ValueError(f"optimizer_args of {opts.optimizer_type} must be {known}; got {item!r}")
         try:
             given[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             example = "0.01, True, 0.9,0.999 or 'text'"
             raise ValueError(f"optimizer_args {name} must be a Python value such as {example}; got {text!r}") from None
     return given

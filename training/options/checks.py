@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,33 @@ FRACTIONS = ("network_dropout", "caption_dropout_rate", "caption_tag_dropout_rat
 POSITIVE = ("learning_rate", "huber_c", "min_snr_gamma", "lr_scheduler_power")
 FILES = ("dataset_config", "prompts", "network_weights", "sample_prompts")
 SOURCES = ("train_data_dir", "dataset_config", "prompts")
+MOST = 2**63  # what no number of steps or anything else reaches, nor torch can count to
+LARGEST = 16384  # pixels of a side
 LONGEST = 200  # bytes of a name, of the 255 that file systems have: numbers of steps and endings come after it
+
+
+def is_file(path: str) -> bool:
+    """Also where the system refuses to look, such as for a name that is too long: then it is none."""
+    with suppress(OSError):
+        return Path(path).is_file()
+    return False
+
+
+def is_folder(path: str) -> bool:
+    """Likewise."""
+    with suppress(OSError):
+        return Path(path).is_dir()
+    return False
 
 
 def check_least(options: Any) -> None:
     """Numbers of any options' dataclass. (So put, the comparisons also refuse nan.)"""
     for f in dataclasses.fields(options):
         lowest, value = f.metadata["least"], getattr(options, f.name)
-        if lowest is not None and (not value >= lowest or math.isinf(value)):
+        if lowest is not None and not value >= lowest:
             raise ValueError(f"{f.name} must be at least {lowest}, got {value}")
+        if lowest is not None and value >= MOST:
+            raise ValueError(f"{f.name} must be less than {float(MOST):g}, got {value!s:.50}")
 
 
 def check_name(what: str, name: str) -> None:
@@ -35,6 +54,8 @@ def check_name(what: str, name: str) -> None:
 def check_resolution(resolution: str) -> None:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)?", resolution):
         raise ValueError(f"resolution must be a number or width,height, got {resolution!r}")
+    if re.search(r"\d{6}", resolution) or max(map(int, resolution.split(","))) > LARGEST:
+        raise ValueError(f"resolution must be at most {LARGEST} a side, got {resolution:.50}")
 
 
 def check_numbers(options: Options) -> None:
@@ -64,6 +85,15 @@ def in_company(options: Any, condition: str) -> bool:
     """Whether "name=value value" holds, or an option of that name is given."""
     owner, equals, allowed = condition.partition("=")
     return str(getattr(options, owner)) in allowed.split() if equals else bool(getattr(options, owner))
+
+
+def check_texts(options: Any) -> None:
+    """What no file can hold, and no path: half a character, as of a flag that is no UTF-8, and a null byte."""
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        for text in value if isinstance(value, tuple) else [value]:
+            if isinstance(text, str) and re.search(r"[\0\ud800-\udfff]", text):
+                raise ValueError(f"{f.name} must be UTF-8 text without null bytes, got {text!r}")
 
 
 def check_company(options: Any) -> None:
@@ -112,19 +142,21 @@ def check_pairs(options: Options) -> None:
 def check_files(files: Iterable[tuple[str, str]]) -> None:
     """Of options and what they are set to: each that is set is a file."""
     for name, value in files:
-        if value and not Path(value).is_file():
+        if value and not is_file(value):
             raise ValueError(f"{name} does not exist: {value!r}")
 
 
 def check_checkpoint(options: Any) -> None:
     """The teacher and what is merged into it exist."""
     name = "pretrained_model_name_or_path"
-    if not options.pretrained_model_name_or_path or not Path(options.pretrained_model_name_or_path).is_file():
+    if not options.pretrained_model_name_or_path or not is_file(options.pretrained_model_name_or_path):
         raise ValueError(f"{name} does not exist: {options.pretrained_model_name_or_path!r}")
     named = {"vae": [options.vae], "text_encoders": options.text_encoders, "base_weights": options.base_weights}
     check_files((name, path) for name, paths in named.items() for path in paths)
     if options.text_encoders and options.checkpoint_loader:
         raise ValueError("text_encoders are loaded by ComfyUI, not with checkpoint_loader: leave one of them out")
+    if odd := [number for number in options.base_weights_multiplier if not math.isfinite(number)]:
+        raise ValueError(f"base_weights_multiplier must be finite numbers, got {odd[0]}")
     if len(options.base_weights_multiplier) not in (0, len(options.base_weights)):
         wanted, got = len(options.base_weights), len(options.base_weights_multiplier)
         raise ValueError(f"base_weights_multiplier must be {wanted} numbers, one for each of base_weights, got {got}")
@@ -136,14 +168,14 @@ def check_paths(options: Options) -> None:
     check_name("output_name", options.output_name)
     if len(given := [name for name in SOURCES if getattr(options, name)]) != 1:
         raise ValueError(f"one of {', '.join(SOURCES)} must be given, got {' and '.join(given) or 'none'}")
-    if options.train_data_dir and not Path(options.train_data_dir).is_dir():
+    if options.train_data_dir and not is_folder(options.train_data_dir):
         raise ValueError(f"train_data_dir does not exist: {options.train_data_dir!r}")
     check_files((name, getattr(options, name)) for name in FILES)
-    if options.resume not in ("", "auto") and not Path(options.resume).is_file():
+    if options.resume not in ("", "auto") and not is_file(options.resume):
         raise ValueError(f"resume must be `auto` or a state file, got {options.resume!r}")
 
 
-CHECKS = (check_numbers, check_choices, check_company, check_pairs, check_paths)
+CHECKS = (check_numbers, check_choices, check_texts, check_company, check_pairs, check_paths)
 
 
 def check(options: Options) -> Options:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
+from ..textfile import read_text
 from .checks import check
 from .fields import GROUPS, REFUSED, Options
 
@@ -45,14 +46,20 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def is_of(kind: Any, value: Any) -> bool:
+    """Whether a value of a TOML file is of this type; a whole number does for a fraction, unless it is too large."""
+    return type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**1000)
+
+
 def read_toml(path: Path, what: str = "config_file") -> dict[str, Any]:
     """The content of a TOML file. Raises ValueError, with its path, for one that is missing or no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"no such {what}: {path}") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} {path} is not valid TOML: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{what} {path} is not valid TOML: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -110,12 +117,12 @@ class Program(Generic[T]):
             return str(value)
         if get_origin(wanted) is tuple and isinstance(value, list):
             (kind, _) = get_args(wanted)
-            if all(type(item) is kind or (kind is float and type(item) is int) for item in value):
+            if all(is_of(kind, item) for item in value):
                 return tuple(map(kind, value))
-        elif type(value) is wanted or (wanted is float and type(value) is int):
+        elif is_of(wanted, value):
             return wanted(value)
         kind = f"list of {get_args(wanted)[0].__name__}" if get_origin(wanted) is tuple else wanted.__name__
-        raise ValueError(f"{name} must be of type {kind}, got {value!r}")
+        raise ValueError(f"{name} must be of type {kind}, got {value!r:.200}")
 
     def from_toml(self, path: Path) -> dict[str, Any]:
         """The options in a TOML file. Unknown names are errors that suggest the nearest; so are other types."""
@@ -156,9 +163,9 @@ def to_toml(options: Any) -> str:
 
 
 def as_toml(value: Any) -> str:
-    """One value. Strings are JSON's, which TOML's basic strings take as they are.
+    """One value. Strings are JSON's, which TOML's basic strings take as they are, but for surrogates and DEL.
 
     >>> as_toml(("a", 'b"')), as_toml(True), as_toml(1e-4)
     ('["a", "b\\\\""]', 'true', '0.0001')
     """
-    return json.dumps(list(value) if isinstance(value, tuple) else value)
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..options import Options
+from ..textfile import read_text
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def read(opts: Options) -> list[Prompt]:
     """
     path, found = Path(opts.sample_prompts), list[Prompt]()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise ValueError(f"sample_prompts {path} is not readable text: {error}") from None
     (width, height), steps = opts.size, tuple(map(int, opts.sample_steps.split(",")))
     for number, line in enumerate(map(str.strip, lines), 1):

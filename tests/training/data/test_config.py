@@ -81,7 +81,7 @@ ONE = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = {}\n"
             "resolution 64,64 must be between min_bucket_reso",
         ),
         ("[general]\nbucket_no_upscale = true\n" + ONE, "bucket_no_upscale has no effect without enable_bucket = true"),
-        ("[[datasets]]\n[[datasets.subsets]]\n", "image_dir must be a folder, got 'none'"),
+        ("[[datasets]]\n[[datasets.subsets]]\n", "image_dir must be a folder, got ''"),
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'nowhere'", "image_dir must be a folder, got 'nowhere'"),
         ("[general]\n", r"there must be a \[\[datasets\]\] at least"),
         ("[[datasets]]\n", r"there must be a \[\[datasets.subsets\]\] at least"),
