@@ -14,6 +14,7 @@ from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
+from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 from . import stock
 from .compare import Compare
@@ -36,11 +37,18 @@ NODES = [
 ]
 
 
+def check_host() -> None:
+    """Raises RuntimeError, which ComfyUI shows as it starts, where its own SamplerCustom is not of the V3 API yet."""
+    if not hasattr(SamplerCustom, "execute"):
+        raise RuntimeError("the TCD nodes need ComfyUI 0.3.75 or later: update ComfyUI, and start it again")
+
+
 class Extension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes. Also shows the embedded LoRAs in every LoRA list: not all hosts call `on_load`."""
+        check_host()
         folder_paths.add_model_folder_path("loras", str(LORAS))
         if stock.asked_for():
             stock.register()
