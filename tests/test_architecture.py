@@ -1,6 +1,7 @@
-"""The arrows between the folders, and what pack checkers fail on."""
+"""The arrows between the folders, what pack checkers fail on, and whether docs/architecture.md is true."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ FORBIDDEN = {
     "demo": {"diffusers", "nodes"},
 }
 KNOWS_COMFYUI = ROOT / "training" / "host"
+
+ASSIGN = ast.Assign | ast.AnnAssign
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+IN_DRAWING = re.findall(r'"([\w, ]+)<br/>([\w/]+\.py)"', PAGE)
+IN_TEXT = re.findall(r"`(\w+)` in\s+`([\w/]+\.py)`", PAGE)
 
 
 def package(file: Path, level: int) -> list[str]:
@@ -58,3 +64,22 @@ def test_relative_imports_are_resolved():
     assert package(ROOT / "nodes" / "x.py", 1) == ["nodes"]
     assert package(ROOT / "nodes" / "x.py", 2) == []
     assert "tcd" in imports(ROOT / "nodes" / "adapt.py")
+
+
+def defined(file: Path) -> set[str]:
+    """Names of a file's functions, classes and tables."""
+    tree = ast.parse(file.read_text(encoding="utf-8")).body
+    targets = [one.targets[0] if isinstance(one, ast.Assign) else one.target for one in tree if isinstance(one, ASSIGN)]
+    tables = {target.id for target in targets if isinstance(target, ast.Name)}
+    return tables | {one.name for one in tree if isinstance(one, ast.FunctionDef | ast.ClassDef)}
+
+
+@pytest.mark.parametrize(("names", "file"), [*IN_DRAWING, *IN_TEXT], ids=lambda word: word)
+def test_the_page_on_architecture_names_what_is_there(names, file):
+    assert set(names.split(", ")) <= defined(ROOT / file)
+
+
+def test_the_page_on_architecture_names_every_part():
+    assert len(IN_DRAWING) > 15
+    assert len(IN_TEXT) > 8
+    assert all((ROOT / path).exists() for path in re.findall(r"`((?:nodes|tcd|training|web|tests)/[\w/.]*)`", PAGE))
