@@ -75,6 +75,7 @@ class Base:
 
 
 TINY = Base("tiny")
+SINGLE = replace(TINY, name="tiny-single", precision="no")  # bfloat16 rounds by as much as short steps err
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ SCALES = {
     "full": Scale(
         steps=1500,
         batch=32,
-        direct_steps=150,
-        direct_batch=8,
+        direct_steps=60,
+        direct_batch=16,
         tuning_steps=400,
         captions=192,
         seeds=(0, 1, 2),

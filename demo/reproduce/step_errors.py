@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -15,11 +14,10 @@ from training.evaluate.loras import LoraFile
 from training.evaluate.prompts import Prompt
 from training.sampling import device_of
 
-from .lab import TINY, Bench, Lab
+from .lab import SINGLE, Bench, Lab
 from .memory import content, remembered
 from .recipes import W
 
-BASE = replace(TINY, name="tiny-single", precision="no")  # bfloat16 rounds by as much as short steps err
 SOLVER = "dpmpp_2s"  # of the path that counts as exact
 
 STUDENTS = ("tcd", "lcm", "tcf2", "splus")
@@ -147,7 +145,7 @@ def of_student(bench: Bench, prompts: Sequence[Prompt], lora: LoraFile, states: 
 @torch.no_grad()
 def measured(lab: Lab, prompts: Sequence[Prompt]) -> Found:
     """Every error of one seed."""
-    bench = lab.bench(BASE)
+    bench = lab.bench(SINGLE)
     states, found = of_teacher(bench, prompts, lab.scale.fine)
     found |= of_short_steps(bench, prompts, states)
     return found | {name: of_student(bench, prompts, lab.student(name), states) for name in STUDENTS}
@@ -155,7 +153,7 @@ def measured(lab: Lab, prompts: Sequence[Prompt]) -> Found:
 
 def results(lab: Lab) -> list[Found]:
     """For each seed."""
-    bench = lab.bench(BASE)
+    bench = lab.bench(SINGLE)
     files = [content(file) for file in (bench.base.checkpoint, *(lab.student(name).path for name in STUDENTS))]
     grids = (
         bench.base.precision,

@@ -10,7 +10,7 @@ from training.watch.sheet import counted
 
 from ..charts import Line, Panel, chart
 from ..claims import Claim, all_of, tally, verdict
-from ..lab import Lab, Measured
+from ..lab import SINGLE, Lab, Measured
 from ..memory import content, remembered
 from ..page import Section, table
 from ..recipes import PAPER_W, SOLVER, TEACHERS, N, W, direct_name
@@ -41,7 +41,7 @@ def row(lab: Lab, method: str, teacher: Teacher, steps: int) -> Row:
 
 def paths(lab: Lab, teacher: Teacher) -> Iterator[list[Path]]:
     """The teacher's own way from noise to clean data, for each seed: what eq. 6 compares with."""
-    bench, (solver, intervals, w) = lab.bench(), teacher
+    bench, (solver, intervals, w) = lab.bench(SINGLE), teacher
     how = {"teacher_solver": solver, "teacher_steps": intervals, "teacher_guidance": w}
     opts = replace(bench.opts, **how, probe_prompts=lab.scale.probes)
     with bench.parts(None) as parts:
@@ -51,7 +51,7 @@ def paths(lab: Lab, teacher: Teacher) -> Iterator[list[Path]]:
 
 def ode_errors(lab: Lab, teacher: Teacher) -> dict[str, list[float]]:
     """E by method, one value for each seed."""
-    bench, found = lab.bench(), {method: list[float]() for method in METHODS}
+    bench, found = lab.bench(SINGLE), {method: list[float]() for method in METHODS}
     for ways in paths(lab, teacher):
         for method, errors in found.items():
             one = row(lab, method, teacher, 1)
@@ -62,7 +62,7 @@ def ode_errors(lab: Lab, teacher: Teacher) -> dict[str, list[float]]:
 
 def result(lab: Lab, teacher: Teacher) -> dict[str, Student]:
     """Both students of one teacher."""
-    bench, rows = lab.bench(), {method: {n: row(lab, method, teacher, n) for n in STEPS} for method in METHODS}
+    bench, rows = lab.bench(SINGLE), {method: {n: row(lab, method, teacher, n) for n in STEPS} for method in METHODS}
     files = [content(by[1].lora.path) for by in rows.values() if by[1].lora]
     follows_from = (teacher, files, lab.scale.probes, bench.texts, lab.scale.seeds)
     errors = remembered(
@@ -172,12 +172,12 @@ def claims(found: Results) -> list[Claim]:
 
 
 TEXT = """Two losses, CM (eq. 4) and Direct CM (eq. 5), and all else alike: a LoRA of the same rank, {steps} steps of
-{batch} samples, pseudo-Huber distance, fixed guidance. Where they do not vary, the teacher's solver is DDIM, with
-N = {n} intervals, and the guidance is {guidance} as the paper counts it (u + guidance (c - u), as a cfg). E is eq. 6:
-the distance, root mean square over a latent's numbers, of one step from noise to clean data from where the teacher's
-solver comes to in N steps, for {probes} captions and each of {seeds} seeds. Pictures are by multistep consistency
-sampling (gamma 1); their Frechet distance is taken to {captions} pictures of the teacher with the same guidance (DDIM,
-{reference} steps), as in the paper, and to the real ones."""
+{batch} samples, pseudo-Huber distance, fixed guidance, single precision. Where they do not vary, the teacher's solver
+is DDIM, with N = {n} intervals, and the guidance is {guidance} as the paper counts it (u + guidance (c - u), as a cfg).
+E is eq. 6: the distance, root mean square over a latent's numbers, of one step from noise to clean data from where the
+teacher's solver comes to in N steps, for {probes} captions and each of {seeds} seeds. Pictures are by multistep
+consistency sampling (gamma 1); their Frechet distance is taken to {captions} pictures of the teacher with the same
+guidance (DDIM, {reference} steps), as in the paper, and to the real ones."""
 
 
 def run(lab: Lab) -> Section:
@@ -190,7 +190,7 @@ def run(lab: Lab) -> Section:
         guidance=PAPER_W[W],
         probes=scale.probes,
         seeds=len(scale.seeds),
-        captions=len(lab.bench().texts),
+        captions=len(lab.bench(SINGLE).texts),
         reference=REFERENCE,
     )
     base = (SOLVER, N, W)
@@ -199,7 +199,7 @@ def run(lab: Lab) -> Section:
         text,
         "### Tables 1 and 3: the teacher's solver (Frechet distances, lower is better)",
         solver_table(found),
-        lab.sheet("direct_sheet", {f"teacher, {REFERENCE} steps": Row(SOLVER, REFERENCE, W), **rows}),
+        lab.sheet("direct_sheet", {f"teacher, {REFERENCE} steps": Row(SOLVER, REFERENCE, W), **rows}, SINGLE),
         "### Figure 3: the number of intervals N",
         plots(lab, found, "intervals", "N"),
         sweep_table(found, "intervals", "N"),

@@ -11,11 +11,10 @@ from training.evaluate.report import cell, mean_and_spread
 
 from ..charts import Line, Panel, chart
 from ..claims import AGREES, DIFFERS, OPEN, Claim, all_of, tally, verdict
-from ..lab import Lab
+from ..lab import SINGLE, Lab
 from ..page import Section, table
 from ..recipes import W
 from ..step_errors import (
-    BASE,
     FEWER,
     FROM,
     ORDERS,
@@ -239,8 +238,8 @@ bound."""
 
 
 def run(lab: Lab) -> Section:
-    found, scale, sched = results(lab), lab.scale, lab.bench(BASE).models.sched
-    probes = min(scale.probes, len(lab.bench(BASE).texts))
+    found, scale, sched = results(lab), lab.scale, lab.bench(SINGLE).models.sched
+    probes = min(scale.probes, len(lab.bench(SINGLE).texts))
     text = TEXT.format(
         w=W,
         steps=sum(steps_between(sched, scale.fine)),
