@@ -1,7 +1,8 @@
 """The nodes and the trainer in a process that may not connect, start a program, unpickle, or write elsewhere.
 
 python confined.py FOLDER: all that is written has to be below FOLDER. Python's audit events tell of every attempt, and
-the hook cannot be taken off again, which is why this is a process of its own.
+the hook cannot be taken off again, which is why this is a process of its own. They do not tell what native code opens:
+test_files.py looks at what was written.
 """
 
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,15 @@ ATTEMPTS = (
     lambda: pickle.loads(pickle.dumps(Path)),
     lambda: (ALLOWED.parent / "elsewhere").touch(),
     lambda: (ALLOWED / ".." / "elsewhere").mkdir(),
+    lambda: (ALLOWED / "here").rename(ALLOWED.parent / "elsewhere"),
 )
+
+
+def changed(event: str, given: tuple) -> Iterable[Any]:
+    """What an event is about to write to, make, move or remove: paths, and numbers of files that are open already."""
+    if event == "open":
+        return given[:1] if given[2] & WRITING else ()
+    return (one for one in given if isinstance(one, str | bytes | os.PathLike)) if event in CHANGES else ()
 
 
 def is_elsewhere(path: Any) -> bool:
@@ -44,8 +54,7 @@ def is_elsewhere(path: Any) -> bool:
 
 def watch(event: str, given: tuple) -> None:
     """Python's audit hook: raises at what is refused."""
-    writes = event == "open" and given[2] & WRITING
-    if event.startswith(REFUSED) or ((writes or event in CHANGES) and is_elsewhere(given[0])):
+    if event.startswith(REFUSED) or any(map(is_elsewhere, changed(event, given))):
         raise PermissionError(f"refused: {event} {given[:2]}")
 
 
