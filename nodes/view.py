@@ -3,6 +3,8 @@
 import json
 import math
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,17 @@ class Folder:
         prefix = "trajectory/view" if keep else f"tcd_view_{uuid.uuid4().hex[:8]}"
         path, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root)
         return cls(Path(path), f"{stem}_{counter:05}", subfolder, "output" if keep else "temp")
+
+    @contextmanager
+    def whole(self) -> Iterator["Folder"]:
+        """Within the `with` its files are written: all of them, or, where that raises OSError, none."""
+        try:
+            yield self
+        except OSError as error:
+            for path in self.path.glob(f"{self.stem}_*"):
+                path.unlink()
+            advice = "free some space there, or start ComfyUI with another folder for its files"
+            raise OSError(f"the trajectory's files could not be written to {self.path}: {error}; {advice}") from error
 
     def file(self, name: str) -> Path:
         return self.path / f"{self.stem}_{name}"
@@ -182,28 +195,28 @@ def show(recorder, latent: Tensor, item: int, keep: bool, vae, compare=None) -> 
     run, is_of_latent = recorder.run_of(latent)
     path, painter = run.trajectory(), Painter(recorder.latent_format, vae)
     path.item(item)  # for what it raises, before anything is written
-    folder = Folder.make(keep)
-    pictures = painted(path, painter, item)
-    runs = [run_of("trajectory", path, pictures, folder)]
-    if compare is not None:
-        other = other_trajectory(compare)
-        runs.append(run_of("compare", other, painted(other, Painter(compare.latent_format, vae), item), folder))
-    frames, noisy = pictures["x0"][item], pictures["x_t"][item]
-    picture = torch.from_numpy(plot.to_array(plot.draw(path, frames.numpy(), noisy.numpy(), item)))
-    as_image(picture).save(folder.file("plot.png"))
-    path.save(folder.file("data.safetensors"))
-    messages = [painter.missing(one_picture(path.x0[:, item]).shape[1]), "" if is_of_latent else ANOTHER_RUN]
-    shown = {
-        "steps": len(path),
-        "unit": path.unit,
-        "held": run.held,
-        "message": " ".join(filter(None, messages)),
-        "runs": runs,
-        "files": {
-            "data": folder.reference("data.safetensors"),
-            "animation": folder.animation("steps.webp", frames),
-            "plot": folder.reference("plot.png"),
-        },
-    }
-    folder.file("view.json").write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
-    return shown, (picture[None], frames, noisy, str(folder.file("data.safetensors")))
+    with Folder.make(keep).whole() as folder:
+        pictures = painted(path, painter, item)
+        runs = [run_of("trajectory", path, pictures, folder)]
+        if compare is not None:
+            other = other_trajectory(compare)
+            runs.append(run_of("compare", other, painted(other, Painter(compare.latent_format, vae), item), folder))
+        frames, noisy = pictures["x0"][item], pictures["x_t"][item]
+        picture = torch.from_numpy(plot.to_array(plot.draw(path, frames.numpy(), noisy.numpy(), item)))
+        as_image(picture).save(folder.file("plot.png"))
+        path.save(folder.file("data.safetensors"))
+        messages = [painter.missing(one_picture(path.x0[:, item]).shape[1]), "" if is_of_latent else ANOTHER_RUN]
+        shown = {
+            "steps": len(path),
+            "unit": path.unit,
+            "held": run.held,
+            "message": " ".join(filter(None, messages)),
+            "runs": runs,
+            "files": {
+                "data": folder.reference("data.safetensors"),
+                "animation": folder.animation("steps.webp", frames),
+                "plot": folder.reference("plot.png"),
+            },
+        }
+        folder.file("view.json").write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
+        return shown, (picture[None], frames, noisy, str(folder.file("data.safetensors")))

@@ -33,6 +33,8 @@ from .stopping import Stop, StoppedError
 from .watch import Log
 from .workers import ElsewhereError, Workers
 
+GO_ON = "run again with --resume auto to go on from the last saved state"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -167,14 +169,16 @@ def main() -> None:
         train(options.read())
     except (ValueError, FileNotFoundError, FloatingPointError, ElsewhereError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}\nwhere a disk is full or only read, make room or choose another output_dir; {GO_ON}")
     except torch.OutOfMemoryError as error:
         advice = "try gradient_checkpointing, mixed_precision bf16, a smaller train_batch_size or resolution"
-        sys.exit(f"error: out of memory: {error}\n{advice}")
+        sys.exit(f"error: out of memory: {error}\n{advice}; {GO_ON}")
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.code)
     except KeyboardInterrupt:
-        sys.exit("interrupted: run again with --resume auto to go on from the last saved state")
+        sys.exit(f"interrupted: {GO_ON}")
 
 
 if __name__ == "__main__":

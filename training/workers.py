@@ -22,7 +22,19 @@ WAIT = timedelta(days=1)  # for a barrier: process 0 may be encoding all picture
 
 
 class ElsewhereError(RuntimeError):
-    """Process 0 failed, and says why itself too."""
+    """Another process failed, and says why itself too; or it is gone, or hangs."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Within the `with` all processes have to be there. Raises ElsewhereError where one is not."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        advice = "start all of them again, with --resume auto to go on from the last saved state"
+        raise ElsewhereError(f"another process is gone or hangs: {advice} ({error})") from error
 
 
 def buckets(tensors: Iterable[Tensor], most: int = BUCKET) -> Iterator[list[Tensor]]:
@@ -93,7 +105,8 @@ class Workers:
     def barrier(self) -> None:
         """Waits until all processes are here."""
         if self.world > 1:
-            dist.barrier(self.waiting)
+            with reaching():
+                dist.barrier(self.waiting)
 
     @contextmanager
     def first(self) -> Iterator[None]:
@@ -119,7 +132,8 @@ class Workers:
         """Process 0's text, in all processes."""
         said = [text]
         if self.world > 1:
-            dist.broadcast_object_list(said, group=self.waiting)
+            with reaching():
+                dist.broadcast_object_list(said, group=self.waiting)
         return said[0]
 
     def mean(self, number: float) -> float:
@@ -129,7 +143,8 @@ class Workers:
     def total(self, tensor: Tensor) -> Tensor:
         """The sum of all processes' tensors, in place."""
         if self.world > 1:
-            dist.all_reduce(tensor)
+            with reaching():
+                dist.all_reduce(tensor)
         return tensor
 
     def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -148,7 +163,8 @@ class Workers:
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Each tensor gets the values that it has in process 0."""
-        self.exchange(tensors, lambda flat: dist.broadcast(flat, 0))
+        with reaching():
+            self.exchange(tensors, lambda flat: dist.broadcast(flat, 0))
 
     @torch.no_grad()
     def exchange(self, tensors: Iterable[Tensor], change: Callable[[Tensor], object]) -> None:

@@ -1,35 +1,22 @@
 """A disk without room, by the operating system's own limit on the size of files, and folders that take no file."""
 
 import resource
-from contextlib import contextmanager
 
 import host_process
 import pytest
 import torch
+from faults.disks import full_disk
 from short_runs import content, options_of, pictures, rows
 
 from training import host, save, saving, train
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-ROOM = 20_000  # bytes: enough for a log, too few for a LoRA
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     host_process.pack()
     return pictures(tmp_path_factory.mktemp("data"))
-
-
-@contextmanager
-def full_disk():
-    """Writing fails in the middle of every file of more than ROOM."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 WAYS = [{}, {"full_finetune": True, "network_dim": 64, "network_args": (), "checkpoint_loader": "demo.tiny:load"}]

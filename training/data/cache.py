@@ -3,6 +3,7 @@
 import hashlib
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -45,8 +46,9 @@ class Folder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         for scratch in path.glob("*.tmp"):  # of processes that were killed, and perhaps of one that is at work
-            if scratch.stat().st_mtime < time.time() - DAY:
-                scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # gone meanwhile, or on a disk that is only read
+                if scratch.stat().st_mtime < time.time() - DAY:
+                    scratch.unlink()
 
     def file(self, key: str) -> Path:
         return self.path / f"{key}.safetensors"
@@ -67,13 +69,16 @@ class Folder:
             raise ValueError(f"the cache {self.file(key)} cannot be read, start again to remake it: {error}") from error
 
     def __setitem__(self, key: str, tensors: Tensors) -> None:
-        """Written whole or not at all, also where several processes write the same."""
+        """Written whole or not at all, also where several processes write the same. Raises OSError if it cannot be."""
         scratch = self.file(key).with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
             scratch.replace(self.file(key))
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"the cache {self.file(key)} could not be written: {error}") from error
         finally:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # where nothing could be made, nothing is there to be removed
+                scratch.unlink()
 
 
 Store = dict[str, Tensors] | Folder

@@ -10,16 +10,21 @@ import torch
 
 from . import EVALUATOR, evaluate
 
+GO_ON = "run again, and the pictures that are there are used again"
+
 
 def main() -> None:
     try:
         print(f"wrote {evaluate(EVALUATOR.read())}")
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}\nwhere a disk is full or only read, make room or choose another output_dir; {GO_ON}")
     except torch.OutOfMemoryError as error:
-        sys.exit(f"error: out of memory: {error}\ntry mixed_precision bf16, a smaller batch_size or resolution")
+        advice = "try mixed_precision bf16, a smaller batch_size or resolution"
+        sys.exit(f"error: out of memory: {error}\n{advice}; {GO_ON}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: run again, and the pictures that are there are used again")
+        sys.exit(f"interrupted: {GO_ON}")
 
 
 if __name__ == "__main__":

@@ -105,8 +105,12 @@ class Log:
                 self.writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+        """Without an error where the disk is full: the result of the run is not saved yet."""
+        try:
+            if self.writer:
+                self.writer.close()
+        except OSError as error:
+            logging.warning("TensorBoard has not the last rows, the run goes on: %s", error)
 
 
 def writer(opts: Options, first_step: int) -> Any:
