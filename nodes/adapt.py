@@ -237,7 +237,7 @@ def sigmas_of(schedule: HostSchedule, steps: int, denoise: float, k: int) -> Ten
     if denoise <= 0:
         return torch.zeros(0)
     try:
-        levels = tcd.timesteps(schedule, max(steps, int(steps / denoise)), k)
+        levels = tcd.timesteps(schedule, max(steps, int(min(steps / denoise, 1e9))), k)
     except ValueError as error:
         raise ValueError(f"{steps} steps at denoise {denoise:g}: {error}; take fewer, or the dense grid") from None
     return torch.cat([levels[-steps:].cpu(), torch.zeros(1)])

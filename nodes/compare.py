@@ -277,6 +277,7 @@ class Compare(io.ComfyNode):
         negative=None,
         lcm_model=None,
     ):
+        inputs.check_number("cfg", cfg, 0, 100)
         check_channels({"model": model, "lcm_model": lcm_model, "teacher": teacher}, vae, latent["samples"])
         setup = setup_of(model, lcm_model, teacher, positive, negative, cfg, gammas, order)
         rows, columns = rows_of(methods, setup), columns_of(steps)

@@ -10,6 +10,12 @@ from .settings import SettingsType
 GRIDS = {"distillation": 20, "dense": 1}  # name -> k, the spacing of the times that steps are chosen from
 
 
+def check_number(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError unless `value` is in the range; so does ComfyUI, but for nan, which it lets through."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+
+
 def gamma():
     return io.Float.Input(
         "gamma",

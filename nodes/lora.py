@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from .. import tcd
 from ..tcd import embed as s_embedding
-from . import target_time
+from . import inputs, target_time
 from .lora_match import STRANGER, Match, match
 from .schema import schema
 from .settings import UNKNOWN, Settings, SettingsType, recommended
@@ -144,8 +144,9 @@ class LoraLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora, strength, clip=None):
-        if not lora.lower().endswith(".safetensors"):
-            raise ValueError(f"{lora}: only .safetensors files are read; other formats can run code when opened")
+        inputs.check_number("strength", strength, -10, 10)
+        if not isinstance(lora, str) or not lora.lower().endswith(".safetensors"):
+            raise ValueError(f"lora {lora!r}: only .safetensors files are read; other formats can run code when opened")
         try:
             path = folder_paths.get_full_path_or_raise("loras", lora)
             model, clip, settings, report = apply(path, lora, strength, model, clip)

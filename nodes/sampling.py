@@ -25,7 +25,8 @@ def sampler_of(gamma, order, last_step, noise_offset=0, gammas=None, settings=No
 
 
 def sigmas_for(model, steps, denoise, grid):
-    """The SIGMAS of a grid. Raises ValueError for an unknown one."""
+    """The SIGMAS of a grid. Raises ValueError for an unknown one, and for a denoise that is no part."""
+    inputs.check_number("denoise", denoise, 0, 1)
     return adapt.sigmas_of(adapt.schedule_of_model(model), steps, denoise, tcd.choose(inputs.GRIDS, "grid", grid))
 
 
@@ -141,7 +142,8 @@ class GammaSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, start, end, curve, values):
-        tcd.check_gamma([start, end], 2)
+        inputs.check_number("start", start, 0, 1)
+        inputs.check_number("end", end, 0, 1)
         tcd.choose(CURVES, "curve", curve)
         return io.NodeOutput(Gammas(start, end, curve, values_of(values)))
 
@@ -208,6 +210,7 @@ class KSampler(io.ComfyNode):
     ):
         if settings is not None:
             steps, cfg = settings.steps, settings.cfg
+        inputs.check_number("cfg", cfg, 0, 100)
         sampler = sampler_of(gamma, order, last_step, gammas=gammas, settings=settings)
         sigmas = sigmas_for(model, steps, denoise, grid)
         model, recorder = recorded(model)

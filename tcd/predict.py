@@ -66,7 +66,7 @@ def vanishes(level: Level) -> bool:
 
 def choose(table: dict[str, Any], what: str, name: str) -> Any:
     """The entry of that name; ValueError with the known names where there is none."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"{what} must be one of {', '.join(table)}; got {name!r}")
     return table[name]
 

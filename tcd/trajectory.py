@@ -54,9 +54,11 @@ class Trajectory:
         if self.unit not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}; got {self.unit!r}")
         n, *state = self.x_t.shape
-        if n == 0 or len(state) < 2:
+        if len(state) < 2 or not self.x_t.numel():
             raise ValueError(f"states must be [n >= 1, B, C, ...], got x_t {[*self.x_t.shape]}")
         for key, tensor in self.tensors().items():
+            if not tensor.is_floating_point():
+                raise ValueError(f"{key} must hold floating-point numbers, got {tensor.dtype}")
             wanted = [n] if key in TIMES else [n + (key == "reference"), *state]
             if [*tensor.shape] != wanted:
                 raise ValueError(f"{key} must be {wanted}, as x_t is {[n, *state]}; got {[*tensor.shape]}")
@@ -159,6 +161,8 @@ class Trajectory:
             with safe_open(path, framework="pt") as file:
                 unit = _unit_of(file.metadata() or {})
                 kept = [*TIMES, *STATES, *({"reference"} & {*file.keys()})]
+                if missing := [key for key in kept if key not in file.keys()]:
+                    raise ValueError(f"it has no {missing[0]}")
                 return cls(**{key: file.get_tensor(key) for key in kept}, unit=unit)
         except Exception as error:
             raise ValueError(f"{path} holds no trajectory that can be read: {error}") from error
@@ -172,7 +176,12 @@ def _unit_of(metadata: Mapping[str, str]) -> str:
     """The unit of a file's times, out of its header, once that says that this version reads it."""
     if HEADER not in metadata:
         raise ValueError("it was not written by tcd.Trajectory.save")
-    header = json.loads(metadata[HEADER])
+    try:
+        header = json.loads(metadata[HEADER])
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ValueError(f"its {HEADER} is no JSON object: {metadata[HEADER]:.100}")
     if header.get("version") != VERSION:
         raise ValueError(f"it is of version {header.get('version')}, and this tcd reads version {VERSION} alone")
     return header.get("unit")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from .data.cache import weights_key
@@ -33,6 +34,32 @@ FREE |= {name for name in FIELDS if name.startswith(("save_", "sample_", "log", 
 LOOKED_AT = 4096  # numbers of each of the teacher's tensors, to know it again
 
 Saved = dict[str, Any]
+
+# What a state is made of, and what each is.
+PARTS = {
+    "step": int,
+    "options": dict,
+    "about": dict,
+    "trained": dict,
+    "average": list,
+    "optimizer": dict,
+    "scaler": dict,
+}
+
+
+def check(saved: Any) -> None:
+    """Raises ValueError unless all parts are there, and what was trained is finite."""
+    if not isinstance(saved, dict):
+        raise ValueError(f"it holds {saved!r:.100}")
+    for name, kind in PARTS.items():
+        if not isinstance(saved.get(name), kind):
+            got = f"{saved[name]!r:.100}" if name in saved else "none"
+            raise ValueError(f"its {name} must be of type {kind.__name__}, got {got}")
+    if saved["step"] < 0:
+        raise ValueError(f"its step must be at least 0, got {saved['step']}")
+    for name, tensor in saved["trained"].items():
+        if not isinstance(tensor, Tensor) or not bool(tensor.isfinite().all()):
+            raise ValueError(f"its {name} is not finite")
 
 
 class State:
@@ -88,14 +115,19 @@ class State:
             return 0
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=self.opts.fsdp)
-            before, about, step = saved["options"], saved["about"], saved["step"]
+            check(saved)
         except Exception as error:
             raise ValueError(f"{path} is no state that can be resumed: {error}") from error
+        before, about, step = saved["options"], saved["about"], saved["step"]
         changed = self.changed(before)
         if other := [name for name, value in self.about.items() if about.get(name) != value]:
             reason = f"{path} is a state of another run, {' and '.join(other)} differ"
             raise ValueError(f"{reason}; options then and now: {changed or 'the same'}")
-        self.load(saved)
+        try:
+            self.load(saved)
+        except Exception as error:  # Python's and torch's own, for content that is not as it says
+            reason = "its weights, average, optimizer or scaler do not fit this run"
+            raise ValueError(f"{path} is no state that can be resumed: {reason}") from error
         go_to(self.schedule, step)  # as the options have it now, and not as it was in the state
         if changed:
             logging.warning("this run began with other options: %s", changed)

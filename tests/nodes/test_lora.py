@@ -605,7 +605,7 @@ def test_a_truncated_file_is_named(model, loras):
 
 @pytest.mark.parametrize("name", ["lora.pt", "lora.ckpt", "safetensors"])
 def test_other_formats_are_refused(model, name):
-    with pytest.raises(ValueError, match=rf"{name}: only \.safetensors files are read"):
+    with pytest.raises(ValueError, match=rf"lora '{name}': only \.safetensors files are read"):
         run("TCD_LoraLoader", model=model, lora=name, strength=1.0)
 
 

@@ -374,7 +374,7 @@ def written(path, header: object, **changes: torch.Tensor) -> None:
         ({"unit": "t"}, {}, "it is of version None, and this tcd reads version 1 alone"),
         ({"version": 1}, {}, "unit must be one of t, sigma; got None"),
         ({"version": 1, "unit": "eV"}, {}, "unit must be one of t, sigma; got 'eV'"),
-        ([1], {}, "list"),
+        ([1], {}, r"its tcd.trajectory is no JSON object: \[1\]"),
         ({"version": 1, "unit": "t"}, {"x0": torch.ones(2, 1, 2)}, r"x0 must be \[1, 1, 2\]"),
         ({"version": 1, "unit": "t"}, {"reference": torch.ones(1, 1, 2)}, r"reference must be \[2, 1, 2\]"),
     ],

@@ -1,7 +1,9 @@
 """A checkpoint as ComfyUI's own objects; what cannot be distilled is refused here."""
 
+import logging
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from inspect import getattr_static
 from pathlib import Path
@@ -25,6 +27,28 @@ def function_of(option: str, name: str) -> Callable:
     return found
 
 
+@contextmanager
+def all_there() -> Iterator[None]:
+    """Raises ValueError where a diffusion model is loaded within the `with` that lacks weights.
+
+    ComfyUI goes on with whatever is in the memory, and tells its log alone.
+    """
+    missing, root = [], logging.getLogger()
+
+    def hear(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("unet missing"):
+            missing.append(record.getMessage())
+        return True
+
+    root.addFilter(hear)
+    try:
+        yield
+    finally:
+        root.removeFilter(hear)
+    if missing:
+        raise ValueError(f"weights are missing, {missing[0]:.200}")
+
+
 def load_parts(path: Path, dtype: torch.dtype, text_encoders: Sequence[str]) -> tuple[Any, Any, Any]:
     """(MODEL, CLIP, VAE) of a file, by ComfyUI. With files of text encoders, of the file the diffusion model alone."""
     import comfy.ops
@@ -33,9 +57,10 @@ def load_parts(path: Path, dtype: torch.dtype, text_encoders: Sequence[str]) -> 
     # Without ComfyUI's own choice of operations: the weights are in `dtype`, and nothing is to be cast on the way.
     model_options = {"dtype": dtype, "custom_operations": comfy.ops.disable_weight_init}
     try:
-        if not text_encoders:
-            return comfy.sd.load_checkpoint_guess_config(str(path), model_options=model_options)[:3]
-        model = comfy.sd.load_diffusion_model(str(path), model_options=model_options)
+        with all_there():
+            if not text_encoders:
+                return comfy.sd.load_checkpoint_guess_config(str(path), model_options=model_options)[:3]
+            model = comfy.sd.load_diffusion_model(str(path), model_options=model_options)
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint that ComfyUI can load: {error}") from error
     return model, load_text_encoders(text_encoders, type(model.model.model_config).__name__), None
@@ -86,6 +111,7 @@ def load(
     models = Models(*found)
     check_whole(models, path, bool(vae))
     check_kind(models, path)
+    check_finite(models, path)
     models.unet.requires_grad_(False).eval()
     allow_gradients(models.unet)
     return replace(models, vae=load_vae(Path(vae), models)) if vae else models
@@ -104,6 +130,13 @@ def check_whole(models: Models, path: Path, other_vae: bool) -> None:
 
 
 QUANTIZED = ("scaled_fp8", "layer_quant_config", "quant_config")  # the names that versions of ComfyUI have for it
+
+
+def check_finite(models: Models, path: Path) -> None:
+    """Raises ValueError, with its name, for a weight of the diffusion model that is not finite."""
+    for name, weight in models.unet.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"{path} is broken: {name} of its diffusion model holds values that are not finite")
 
 
 def check_kind(models: Models, path: Path) -> None:

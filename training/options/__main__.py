@@ -1,5 +1,6 @@
 """Write the table of all options into docs/training.md: python -m training.options"""
 
+from dataclasses import Field
 from pathlib import Path
 
 from .fields import FIELDS, GROUPS
@@ -8,9 +9,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
 BEGIN, END = "<!-- options -->", "<!-- /options -->"
 
 
-def allowed(name: str) -> str:
+def allowed(option: Field) -> str:
     """Which values an option takes, in a word."""
-    told = FIELDS[name].metadata
+    told = option.metadata
     if told["choices"]:
         return ", ".join(f"`{choice}`" for choice in told["choices"])
     words = [f"at least {told['least']}"] if told["least"] is not None else []
@@ -32,16 +33,16 @@ def markdown() -> str:
         for name in group.__annotations__:
             f = FIELDS[name]
             lines.append(
-                f"| `{name}` | {shown(f.default)} | {f.metadata['help']} | {allowed(name)} |".replace("  |", " |")
+                f"| `{name}` | {shown(f.default)} | {f.metadata['help']} | {allowed(f)} |".replace("  |", " |")
             )
         lines.append("")
     return "\n".join(lines)
 
 
-def with_table(page: str) -> str:
-    """The page with the table in its place."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{markdown()}{END}{rest.split(END)[1]}"
+def with_table(page: str, table: str = "", begin: str = BEGIN, end: str = END) -> str:
+    """The page with the table, or another one, in its place."""
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{table or markdown()}{end}{rest.split(end)[1]}"
 
 
 if __name__ == "__main__":
