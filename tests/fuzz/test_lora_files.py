@@ -14,6 +14,8 @@ from torch import Tensor
 import tcd
 from training.evaluate import loras
 
+pytestmark = pytest.mark.slow
+
 LAYERS = {name: layer.weight.shape for name, layer in tcd.lora.adaptable(Net()).items()}
 
 

@@ -11,7 +11,7 @@ from host_process import adapt, module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 examples = settings(
     max_examples=700,

@@ -21,6 +21,8 @@ from training.data.samples import Sample
 from training.data.survey import examine
 from training.options import Options
 
+pytestmark = pytest.mark.slow
+
 
 def noise(mode: str = "RGB", size: tuple[int, int] = (24, 17)) -> Image.Image:
     """A picture without two like pixels, so that nothing that is lost goes unseen."""

@@ -19,6 +19,8 @@ from training.evaluate.loras import lora_files
 from training.options import FIELDS
 from training.options.command_line import TRAINER, Program
 
+pytestmark = pytest.mark.slow
+
 # Values as TOML has them: of every type, at limits and beyond.
 TEXTS = (
     '""',

@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from dataset_files import opts_of
 from fuzz.mutations import damaged, seeds
 from fuzz.rule import refused_or_right
@@ -9,6 +10,8 @@ from fuzz.rule import refused_or_right
 from training.data import captions, prompts, sources
 from training.draws import generator
 from training.watch import prompts as watched
+
+pytestmark = pytest.mark.slow
 
 WORDS = (
     *(

@@ -3,6 +3,7 @@
 import json
 from random import Random
 
+import pytest
 import torch
 from fuzz.mutations import damaged, seeds
 from fuzz.rule import refused_or_right
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import tcd
 from tcd.trajectory import HEADER, STATES, TIMES
+
+pytestmark = pytest.mark.slow
 
 SOUND = '{"version": 1, "unit": "t"}'
 HEADERS = (*(SOUND,) * 6, "{}", "[]", "[" * 100_000, '{"version": 1, "unit": []}', '{"version": "1"}', "")
