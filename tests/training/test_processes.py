@@ -195,7 +195,7 @@ def test_a_lost_process_of_torchrun_ends_the_others_with_a_word(data, tmp_path):
     flags = flags_of(data, tmp_path, max_train_steps=100_000, save_every_n_steps=1)
     with torchrun(flags, tmp_path / "log") as run:
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300  # a busy machine starts two processes slowly
             while not (tmp_path / "new-step00000002.safetensors").exists():
                 assert run.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < until
