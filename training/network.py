@@ -14,7 +14,7 @@ from torch import Tensor, autocast, nn
 import tcd
 from tcd import lora
 
-from . import adapters, sharding
+from . import adapters, recompute, sharding
 from .host import DTYPES, Cond, Models, Network, Size
 from .methods import Roles
 from .options import Options
@@ -73,6 +73,11 @@ class Parts:
             models.unet.to(DTYPES[opts.mixed_precision])
         else:
             self.adapter = adapters.make(models.unet, opts)
+            self.adapter.merges = opts.mixed_precision == "no" and not opts.torch_compile  # which fuses by itself
+        # A block that is checkpointed keeps nothing, and a compiled network what its partitioner chooses
+        self.keeps_less = bool(self.adapter) and not (opts.gradient_checkpointing or opts.torch_compile)
+        if self.keeps_less:
+            recompute.prepare(student)
         self.net = Network(models, opts.guidance_scale)
         self.student_net = Network(models, opts.guidance_scale, student)
         self.trained = nn.ModuleDict({"lora": self.adapter} if self.adapter else {"unet": student})
@@ -103,6 +108,10 @@ class Parts:
             return nullcontext()
         return autocast(device.type, DTYPES[self.opts.mixed_precision])
 
+    def kept(self) -> AbstractContextManager:
+        """What autograd keeps of a network whose own weights are frozen: not what is cheap to compute again."""
+        return recompute.keeping_less() if self.keeps_less else nullcontext()
+
     def told(self, s: Tensor) -> AbstractContextManager:
         """Tell the network of TCF(S+) its target time."""
         return self.hearing.told(s) if self.hearing else nullcontext()
@@ -122,7 +131,7 @@ class Parts:
         """The network with what is trained."""
 
         def net(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            with self.switched(True), self.precision(x.device), self.told(s):
+            with self.switched(True), self.precision(x.device), self.told(s), self.kept():
                 return self.student_net(x, t, conds, sizes)
 
         return tcd.as_x0(net, self.sched, self.kind)

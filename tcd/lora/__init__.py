@@ -6,7 +6,7 @@ own state dict stays clean, and switched off it computes bit for bit what it did
 
     parametrisations.py, lycoris.py   LoRA, LoHa, LoKr: the factors of one layer and the difference they stand for
     ldm.py, names.py                  what other tools call layers and tensors
-    adapter.py                        attach, toggle, merge; how an adapted layer is computed
+    adapter.py, merged.py             attach, toggle, merge; how an adapted layer is computed
     fresh.py, dropout.py              inject; dropout and norms of what is trained
     extract.py                        a LoRA out of two networks
     files.py                          save, read

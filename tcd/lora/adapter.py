@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from . import merged
 from .names import kohya_name
 from .parametrisations import Layer, Parametrisation
 
@@ -20,6 +21,7 @@ class Lora(nn.Module):
         self.skipped: tuple[str, ...] = ()  # modules of its file that belong to a text encoder
         self.extra: dict[str, Tensor] = {}  # other tensors of its file, of EXTRA
         self.on = True
+        self.merges = False  # compute layer and LoRA by one product: of layers that use their weight as it is
         self._on: list[Adapted] = []
 
     @property
@@ -56,8 +58,10 @@ class Adapted:
         self.paths: list[tuple[Lora, Parametrisation]] = []
 
     def __call__(self, x: Tensor) -> Tensor:
-        paths = [path for adapter, path in self.paths if adapter.on and not (path.drops and path.dropout.skips())]
-        return sum((path.path(self.layer, x) for path in paths), self.own(x))
+        pairs = [(a, path) for a, path in self.paths if a.on and not (path.drops and path.dropout.skips())]
+        if len(pairs) == 1 and pairs[0][0].merges and merged.fits(self.layer, pairs[0][1], x):
+            return merged.compute(self.layer, pairs[0][1], x)
+        return sum((path.path(self.layer, x) for _, path in pairs), self.own(x))
 
     def take_off(self, adapter: Lora) -> None:
         """Go back to the layer's own forward after the last one."""

@@ -83,7 +83,15 @@ def place(models: Models, device: torch.device | None = None) -> Models:
     comfy.model_management.unload_all_models()  # a loader may have put it there, under management
     models.unet.to(device or comfy.model_management.get_torch_device())
     models.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    for module in models.unet.modules():
+        if type(module).__name__ == "SpatialTransformer" and channels_last not in module._forward_hooks.values():
+            module.register_forward_hook(channels_last)
     return models
+
+
+def channels_last(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+    """A hook: ComfyUI's transformers in UNets give the other format, which all convolutions after them would copy."""
+    return output.contiguous(memory_format=torch.channels_last)
 
 
 def release(models: Models) -> Models:
