@@ -1,5 +1,6 @@
 """What is trained besides the network: the LoRA, as the options want it, and the embedding of s of TCF(S+)."""
 
+import math
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -56,10 +57,9 @@ def arguments(opts: Options) -> Arguments:
     for name in ("rank_dropout", "module_dropout"):
         if not 0 <= getattr(made, name) < 1:
             raise ValueError(f"network_args {name} must be in [0, 1), got {getattr(made, name)}")
-    if made.conv_dim < -1 or not made.conv_alpha >= 0:
-        raise ValueError(
-            f"network_args conv_dim and conv_alpha must be 0 at least, got {made.conv_dim}, {made.conv_alpha}"
-        )
+    if made.conv_dim < -1 or not 0 <= made.conv_alpha < math.inf:
+        got = f"{made.conv_dim}, {made.conv_alpha}"
+        raise ValueError(f"network_args conv_dim and conv_alpha must be 0 at least, and finite, got {got}")
     return made
 
 
