@@ -56,7 +56,6 @@ def test_a_lost_process_ends_the_other_and_both_go_on_later(data, tmp_path, fork
     told = log.read_text()
     assert "error: another process is gone or hangs: start all of them again, with --resume auto" in told
     assert "Traceback" not in told
-    assert not list(output.glob("*.tmp")) or lost == 0
     step = torch.load(output / "new-state.pt", weights_only=True)["step"]
     assert step >= 1
     go_on = flags_of(data, output, **OPTIONS, max_train_steps=step + 2, resume="auto")

@@ -20,9 +20,9 @@ def node(kind: str, **inputs: Any) -> Node:
 
 
 def beginning(random: Random) -> Graph:
-    """Model, prompts and an empty latent."""
+    """Model, prompts and an empty latent, of few sizes: for each that is new, PyTorch keeps kernels of its own."""
     strength = random.choice([1.0, 1.0, round(random.uniform(-0.5, 1.5), 2)])
-    width, height = (random.choice([64, 96, 128]) for _ in range(2))
+    width, height = (random.choice([64, 96]) for _ in range(2))
     return {
         "tiny": node("TCD_TinyLoader"),
         "lora": node(
@@ -30,7 +30,7 @@ def beginning(random: Random) -> Graph:
         ),
         "positive": node("CLIPTextEncode", clip=["tiny", 1], text=random.choice(TEXTS)),
         "negative": node("CLIPTextEncode", clip=["tiny", 1], text=random.choice(TEXTS)),
-        "empty": node("EmptyLatentImage", width=width, height=height, batch_size=random.randint(1, 3)),
+        "empty": node("EmptyLatentImage", width=width, height=height, batch_size=random.randint(1, 2)),
     }
 
 
@@ -89,9 +89,9 @@ def in_parts(random: Random, graph: Graph) -> Graph:
 
 
 def ending(random: Random, graph: Graph, name: str) -> Graph:
-    """The latent in a file of that name; and, of one in six, the trajectory that led to it."""
+    """The latent in a file of that name; and, of one in ten, the trajectory that led to it."""
     saved = {"saved": node("SaveLatent", samples=["sampled", 0], filename_prefix=name)}
-    if random.random() > 1 / 6:
+    if random.random() > 0.1:
         return saved
     trajectory = ["recorded", 1] if "recorded" in graph else ["sampled", 2]
     vae = {"vae": ["tiny", 2]} if random.random() < 0.5 else {}
