@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -172,8 +173,8 @@ TIMES = ("t", "s_prime", "s")
 STATES = ("x_t", "x0", "x_s_prime", "x_s")
 
 
-def _unit_of(metadata: Mapping[str, str]) -> str:
-    """The unit of a file's times, out of its header, once that says that this version reads it."""
+def _unit_of(metadata: Mapping[str, str]) -> Any:
+    """What a file's header says of the unit, which may be no unit, once it says that this version reads it."""
     if HEADER not in metadata:
         raise ValueError("it was not written by tcd.Trajectory.save")
     try:
