@@ -75,7 +75,7 @@ class Loaded(Parts):
 
     def __init__(self, models: Models, opts: Options, adapter: lora.Lora | None, hearing: tcd.TargetTimeNet | None):
         self.opts, self.sched, self.kind = opts, models.sched, models.kind
-        self.adapter, self.hearing, self.ema = adapter, hearing, None
+        self.adapter, self.hearing, self.ema, self.keeps_less = adapter, hearing, None, False
         self.net: Counting = Counting(models, opts.guidance_scale)
         self.student_net = self.net
         self.trained = nn.ModuleDict()
