@@ -27,8 +27,8 @@ def distinct(sigmas: Tensor) -> Tensor:
 
 def without_landed(levels: Tensor, first: float) -> Tensor:
     """Without a step from the smallest noise level down to itself, as the dense grid has one where it is used up."""
-    between = levels[1:-1]
-    return torch.cat([levels[:1], between[between > first], levels[-1:]])
+    starts = levels[:-1]
+    return torch.cat([starts[starts > first], levels[-1:]])
 
 
 def check_hears(model_options: dict, tcf: str) -> None:
@@ -103,11 +103,13 @@ def sample_tcd(
     if len(levels) < 2:
         return x
     schedule = adapt.schedule_of(model.inner_model.inner_model.model_sampling)
+    lands = last_step == "t0" and float(levels[-1]) == 0
+    levels = without_landed(levels, schedule.first) if lands else levels
+    if len(levels) < 2:
+        return schedule.as_diffusers(x, schedule.first)
     seed = extra_args.get("seed") or 0
     drawn = noise.put_back(x, model.noise, seed, noise_offset)
     resumes(model, x, extra_args)
-    lands = last_step == "t0" and float(levels[-1]) == 0
-    levels = without_landed(levels, schedule.first) if lands else levels
     steps = tcd.sample(
         predictor(model, extra_args, schedule, tcf),
         schedule,

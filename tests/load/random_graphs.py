@@ -72,7 +72,7 @@ def in_parts(random: Random, graph: Graph) -> Graph:
     """By TCD_Sampler and TCD_Scheduler in SamplerCustomAdvanced, on a model that records."""
     levels = spacing(random) | {"times": ""}
     if random.random() < 0.3:
-        times = sorted(random.sample(range(1000), random.randint(1, 4)), reverse=True)
+        times = sorted(random.sample(range(1, 1000), random.randint(1, 4)), reverse=True)
         levels |= {"times": ", ".join(map(str, times)), "denoise": 1.0}
     inputs = sampling(random, graph["lora"]["inputs"]["lora"]) | {
         "noise_offset": random.choice([0, random.getrandbits(32)])

@@ -1,6 +1,5 @@
 """Hundreds of prompts in a row, queued on one real ComfyUI: no wrong result, no memory that is not given back."""
 
-import statistics
 import sys
 import time
 import urllib.request
@@ -22,7 +21,8 @@ from demo import server as demo_server
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-PROMPTS, WARM_UP, SHOWN = 500, 100, 20
+PROMPTS, WARM_UP = 500, 100
+SPAN = 50  # prompts of whose memory the least counts: drawn plots are garbage until ComfyUI lets Python collect it
 INTERRUPTED = 25  # one in so many is cancelled on its way
 GROWTH = 0.02
 PROBES = ROOT / "tests" / "faults" / "host"
@@ -112,17 +112,17 @@ def test_five_hundred_prompts_are_right_and_take_no_more_memory_than_a_hundred(s
             check(server, graph, client.run_workflow(server.url, graph), tiny)
         resident.append(server.resident / 2**20)
     seconds = time.monotonic() - begun
-    before, after = (statistics.median(part) for part in (resident[WARM_UP : WARM_UP + SHOWN], resident[-SHOWN:]))
+    before, after = (min(part) for part in (resident[WARM_UP : WARM_UP + SPAN], resident[-SPAN:]))
     figures = [
         f"{PROMPTS} prompts in {seconds:.0f} s",
         f"{len(late)} of them cancelled, {max(late)} evaluations begun after that at most",
         f"resident memory of the server: {before:.1f} MiB after {WARM_UP} prompts, {after:.1f} MiB at the end, "
-        f"{100 * (after / before - 1):+.2f}%",
+        f"{100 * (after / before - 1):+.2f}%, from {min(resident[WARM_UP:]):.1f} to {max(resident):.1f} MiB between",
     ]
     with capsys.disabled():
         sys.stdout.write("\n" + "\n".join(figures) + "\n")
     assert max(late) <= 1
-    assert after <= before * (1 + GROWTH), [round(each) for each in resident[::10]]
+    assert after <= before * (1 + GROWTH), f"every 25th: {[*map(round, resident[::25])]}"
 
 
 @pytest.mark.parametrize("fails_at", [1, 3])

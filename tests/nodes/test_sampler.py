@@ -282,6 +282,8 @@ def test_t0_lands_once_where_the_noise_levels_go_down_to_it(model, cond):
     (down,) = run("TCD_Scheduler", model=model, steps=1, denoise=1.0, grid="dense", times="999, 499, 0")
     got = sample(model, cond, tcd_sampler(last_step="t0"), down, seed=SEED)
     assert torch.equal(got, sample(model, cond, tcd_sampler(last_step="t0"), down[[0, 1, 3]], seed=SEED))
+    there = sample(model, cond, tcd_sampler(last_step="t0"), down[2:], {"samples": got}, seed=None)
+    assert far(there, got) < 1e-3  # it was there already
 
 
 @pytest.mark.parametrize("kind", KINDS)
