@@ -21,7 +21,7 @@ from demo import server as demo_server
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-PROMPTS, WARM_UP = 500, 100
+PROMPTS, WARM_UP = 500, 200  # by which PyTorch has met most sizes, for each of which it keeps kernels
 SPAN = 50  # prompts of whose memory the least counts: drawn plots are garbage until ComfyUI lets Python collect it
 INTERRUPTED = 25  # one in so many is cancelled on its way
 GROWTH = 0.02
@@ -104,7 +104,7 @@ def cancel(server: Server, graph: Graph, log: Path, after: int) -> int:
     return log.read_text().count("c")
 
 
-def test_five_hundred_prompts_are_right_and_take_no_more_memory_than_a_hundred(server, tiny, tmp_path, capsys):
+def test_five_hundred_prompts_are_right_and_take_no_more_memory_than_the_first_ones(server, tiny, tmp_path, capsys):
     random, resident, late = Random(0), [], []
     begun = time.monotonic()
     for number in range(PROMPTS):
