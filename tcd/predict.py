@@ -50,12 +50,9 @@ def combine(*terms: tuple[Level, Tensor]) -> Tensor:
         dtype = torch.promote_types(dtype, a.dtype)
     total = scaled(a, x, dtype)
     for b, y in rest:
+        add, addcmul = (torch.add, torch.addcmul) if total is x else (Tensor.add_, Tensor.addcmul_)
         y = in_dtype(y, dtype)
-        if isinstance(b, Tensor):
-            factor = expand(b, y).to(dtype)
-            total = torch.addcmul(total, factor, y) if total is x else total.addcmul_(factor, y)
-        else:
-            total = torch.add(total, y, alpha=b) if total is x else total.add_(y, alpha=b)
+        total = addcmul(total, expand(b, y).to(dtype), y) if isinstance(b, Tensor) else add(total, y, alpha=b)
     return in_dtype(total, x.dtype)
 
 
