@@ -1,6 +1,6 @@
 """Run benchmarks, all or some by name, each in a process of its own, and put what they print into docs/benchmarks.md.
 
-python3 dev.py bench             # all: about a quarter of an hour on two cores
+python3 dev.py bench             # all: most of the time goes into compiling a network
 python3 dev.py bench tcd nodes   # some: the other tables stay as they were
 """
 
