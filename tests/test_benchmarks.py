@@ -3,6 +3,8 @@
 import pytest
 from bench import __main__ as program
 
+PLACE = "<!-- one -->\nold\n<!-- /one -->\n"
+
 
 def test_the_page_has_a_place_for_every_benchmark():
     page = program.PAGE.read_text(encoding="utf-8")
@@ -10,12 +12,18 @@ def test_the_page_has_a_place_for_every_benchmark():
         assert "\nfound\n" in program.put(page, name, "found")
 
 
-def test_what_a_benchmark_prints_replaces_its_own_table_alone(tmp_path, monkeypatch, capfd):
-    page, script = tmp_path / "page.md", tmp_path / "one.py"
-    page.write_text("<!-- one -->\nold\n<!-- /one -->\n<!-- two -->\nkept\n<!-- /two -->\n", encoding="utf-8")
-    script.write_text("print('| 0.5 |')\n", encoding="utf-8")
-    monkeypatch.setattr(program, "PAGE", page)
-    monkeypatch.setattr(program, "BENCHMARKS", {"one": str(script)})
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """A page with the places of two benchmarks, of which one is a script beside it."""
+    path = tmp_path / "page.md"
+    path.write_text(f"{PLACE}<!-- two -->\nkept\n<!-- /two -->\n", encoding="utf-8")
+    monkeypatch.setattr(program, "PAGE", path)
+    monkeypatch.setattr(program, "BENCHMARKS", {"one": str(tmp_path / "one.py")})
+    return path
+
+
+def test_what_a_benchmark_prints_replaces_its_own_table_alone(page, capfd):
+    page.with_name("one.py").write_text("print('| 0.5 |')\n", encoding="utf-8")
     assert program.main([]) == 0
     text = page.read_text(encoding="utf-8")
     assert "| 0.5 |" in capfd.readouterr().out
@@ -26,15 +34,12 @@ def test_what_a_benchmark_prints_replaces_its_own_table_alone(tmp_path, monkeypa
     assert text.endswith("<!-- two -->\nkept\n<!-- /two -->\n")
 
 
-def test_a_benchmark_that_fails_leaves_the_page_as_it_was(tmp_path, monkeypatch, capfd):
-    page, script = tmp_path / "page.md", tmp_path / "one.py"
-    page.write_text("<!-- one -->\nold\n<!-- /one -->\n", encoding="utf-8")
-    script.write_text("print('| 0.5 |')\nraise SystemExit(3)\n", encoding="utf-8")
-    monkeypatch.setattr(program, "PAGE", page)
-    monkeypatch.setattr(program, "BENCHMARKS", {"one": str(script)})
+def test_a_benchmark_that_fails_leaves_the_page_as_it_was(page, capfd):
+    page.with_name("one.py").write_text("print('| 0.5 |')\nraise SystemExit(3)\n", encoding="utf-8")
+    before = page.read_text(encoding="utf-8")
     assert program.main(["one"]) == 1
     assert "one: ended with code 3" in capfd.readouterr().err
-    assert page.read_text(encoding="utf-8") == "<!-- one -->\nold\n<!-- /one -->\n"
+    assert page.read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize("page", ["", "<!-- one -->\n\n<!-- /one -->\n<!-- one -->\n\n<!-- /one -->"])
