@@ -46,6 +46,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def untouched_environment() -> Iterator[None]:
+    """No test may change what the processes that a later one starts are told."""
+    before = dict(os.environ)
+    yield
+    assert {**os.environ, "PYTEST_CURRENT_TEST": ""} == {**before, "PYTEST_CURRENT_TEST": ""}
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a real ComfyUI with this pack, one for all tests."""

@@ -6,6 +6,7 @@ import socket
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from unittest import mock
 
 import small_models  # noqa: F401 - loaders of checkpoints
 import torch
@@ -34,9 +35,10 @@ def start(arguments: list[str], log: Path, **environment: str) -> ForkServerProc
     """The same in a process of its own, with nothing of this one but the environment of the first call."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     process = context.Process(target=run, args=(arguments, log, environment))
-    process.start()
+    alone = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    with mock.patch.dict(os.environ, alone):
+        process.start()
     return process
 
 
