@@ -1,7 +1,7 @@
 // The viewer's pure parts, in node: `node --test tests/viewer`. test_modules.py runs it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { idsOf, nodeAt } from "../../web/js/trajectory/graph.mjs";
+import { idsOf, nodeAt } from "../../web/js/graph.mjs";
 import { entriesOf, find, keepPlace, keyOf, placeOf } from "../../web/js/trajectory/memory.mjs";
 import * as scales from "../../web/js/trajectory/scales.mjs";
 import * as state from "../../web/js/trajectory/state.mjs";

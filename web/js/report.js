@@ -1,5 +1,7 @@
 // Shows in the node what TCD LoRA Loader matched; on both of ComfyUI's renderers, since it is a plain DOM widget.
 import { app } from "../../../scripts/app.js";
+import { nodeAt } from "./graph.mjs";
+import { after, takeOver } from "./widgets.mjs";
 
 const NODE = "TCD_LoraLoader";
 const HEIGHT = 80; // pixels: five lines
@@ -26,23 +28,19 @@ function reportElement(node) {
 
 function show(node, output) {
   const lines = output?.tcd_report;
-  if (node?.comfyClass === NODE && lines) reportElement(node).textContent = lines.join("\n");
+  if (node?.comfyClass !== NODE || !lines) return;
+  const element = reportElement(node);
+  element.textContent = lines.join("\n");
+  requestAnimationFrame(() => takeOver(node, element, app.canvas.graph));
 }
 
 app.registerExtension({
   name: "tcd.report",
   nodeCreated(node) {
-    if (node.comfyClass !== NODE) return;
-    const onExecuted = node.onExecuted;
-    node.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments);
-      show(this, output);
-    };
+    if (node.comfyClass === NODE) after(node, "onExecuted", (_, output) => show(node, output));
   },
   // Results that come back from the history or another tab do not pass through onExecuted.
   onNodeOutputsUpdated(outputs) {
-    for (const [id, output] of Object.entries(outputs)) {
-      show(app.graph?.getNodeById(id) ?? app.graph?.getNodeById(Number(id)), output);
-    }
+    for (const [id, output] of Object.entries(outputs)) show(nodeAt(app.rootGraph ?? app.graph, id), output);
   },
 });

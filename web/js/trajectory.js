@@ -1,10 +1,11 @@
 // The viewer in TCD View Trajectory, on both of ComfyUI's renderers, since it is a plain DOM widget.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { idsOf, nodeAt, rootOf } from "./trajectory/graph.mjs";
+import { idsOf, nodeAt, rootOf } from "./graph.mjs";
 import { keyOf, recall, remember } from "./trajectory/memory.mjs";
 import { addStyle } from "./trajectory/style.mjs";
 import { Viewer } from "./trajectory/viewer.mjs";
+import { after, takeOver } from "./widgets.mjs";
 
 const NODE = "TCD_ViewTrajectory";
 const COPIED = "tcd_view"; // a property of copies alone: whose view they show until they run themselves
@@ -34,25 +35,11 @@ async function restore(node) {
   if (!node.tcdViewer.view) show(node, view); // it may have run meanwhile
 }
 
-/** Nodes 2.0 goes on to show another node's widget where a node gets its id: after undo, in a subgraph. */
-function takeOver(node) {
-  const { element } = node.tcdViewer;
-  const stale = document.querySelector(`[data-node-id="${node.id}"] .tcd-host`);
-  if (stale && !element.isConnected && node.graph === app.canvas.graph) stale.replaceWith(element);
-}
-
 function takeOverAll() {
-  requestAnimationFrame(() => app.canvas.graph?.nodes.filter(isOurs).forEach(takeOver));
-}
-
-/** Call `then` after a node's own method of that name, with what it gave. */
-function after(node, name, then) {
-  const own = node[name];
-  node[name] = function (...given) {
-    const result = own?.apply(this, given);
-    then.call(this, result, ...given);
-    return result;
-  };
+  requestAnimationFrame(() => {
+    const shown = app.canvas.graph;
+    shown?.nodes.filter(isOurs).forEach((node) => takeOver(node, node.tcdViewer.element, shown));
+  });
 }
 
 function markCopy(node, view) {
