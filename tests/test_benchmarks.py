@@ -18,7 +18,7 @@ def page(tmp_path, monkeypatch):
     path = tmp_path / "page.md"
     path.write_text(f"{PLACE}<!-- two -->\nkept\n<!-- /two -->\n", encoding="utf-8")
     monkeypatch.setattr(program, "PAGE", path)
-    monkeypatch.setattr(program, "BENCHMARKS", {"one": str(tmp_path / "one.py")})
+    monkeypatch.setattr(program, "BENCHMARKS", {"one": [str(tmp_path / "one.py")]})
     return path
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_benchmark_is_refused_with_the_names_of_all(capsys):
 
 
 def test_without_a_gpu_what_needs_one_is_left_out_and_said(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(program, "BENCHMARKS", {"sdxl": "gone.py"})
+    monkeypatch.setattr(program, "BENCHMARKS", {"sdxl": ["gone.py"]})
     monkeypatch.setattr(program.torch.cuda, "is_available", lambda: False)
     assert program.main([]) == 0
     assert "sdxl: left out, it is measured on a GPU" in capfd.readouterr().out

@@ -1,6 +1,6 @@
 """Run benchmarks, all or some by name, each in a process of its own, and put what they print into docs/benchmarks.md.
 
-python3 dev.py bench             # all: most of the time goes into compiling a network
+python3 dev.py bench             # all: half of the time goes into compiling a network
 python3 dev.py bench tcd nodes   # some: the other tables stay as they were
 """
 
@@ -17,7 +17,13 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
-BENCHMARKS = {"tcd": "tcd_step.py", "nodes": "nodes_step.py", "training": "training_step.py", "sdxl": "sdxl_step.py"}
+BENCHMARKS = {  # name -> script and arguments
+    "tcd": ["tcd_step.py"],
+    "nodes": ["nodes_step.py"],
+    "training": ["training_step.py"],
+    "compiled": ["training_step.py", "compiled"],
+    "sdxl": ["sdxl_step.py"],
+}
 NEEDS_GPU = ("sdxl",)
 
 
@@ -44,7 +50,8 @@ def machine() -> str:
 def measured(name: str) -> str:
     """Run a benchmark, showing what it prints; returns that. Raises CalledProcessError if it fails."""
     said = []
-    command = [sys.executable, str(HERE / BENCHMARKS[name])]
+    script, *arguments = BENCHMARKS[name]
+    command = [sys.executable, str(HERE / script), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)

@@ -1,12 +1,13 @@
 """Time and memory of an optimizer step of the trainer, against tests/plain_trainer.py: docs/benchmarks.md.
 
     python3 dev.py bench training
+    python3 dev.py bench compiled  # which takes minutes to compile the network
 
 Both distil the tiny model with TCF(1) in the same precision, from the same draws, with as many layers of LoRA of the
 same rank, and with PyTorch's own choice of attention. They take turns, so that whatever else the machine does falls on
 both; medians and the median of the ratios of each turn are printed. Memory is what comes after the model is loaded: a
 second network, the LoRA and the optimizer count: of tensors their highest sum; of a process of its own the growth of
-its highest resident set, where a compiled network has the compiler too. To compile takes minutes.
+its highest resident set, where a compiled network has the compiler too.
 """
 
 import gc
@@ -32,7 +33,7 @@ from training.network import Parts
 from training.options import Options
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "tiny.safetensors"
-RANK, LR, ROUNDS, MEMORY_STEPS, BATCHES = 16, 1e-4, 15, 3, (16, 32)
+RANK, LR, ROUNDS, MEMORY_STEPS = 16, 1e-4, 15, 3
 BF16 = {"mixed_precision": "bf16"}
 # What is timed -> the options that it takes.
 OURS: dict[str, dict[str, Any]] = {
@@ -40,7 +41,13 @@ OURS: dict[str, dict[str, Any]] = {
     "float32, checkpointed": {"gradient_checkpointing": True},
     "bf16": BF16,
     "bf16, checkpointed": {**BF16, "gradient_checkpointing": True},
+    "float32, compiled": {"torch_compile": True},
     "bf16, compiled": {**BF16, "torch_compile": True},
+}
+COMPILED = [name for name, options in OURS.items() if "torch_compile" in options]
+ROWS = {  # of each table: what, and batch
+    "training": [(name, batch) for batch in (16, 32) for name in OURS if name not in COMPILED],
+    "compiled": [(name, 16) for name in COMPILED],
 }
 MIB_A_UNIT = 2**-20 if sys.platform == "darwin" else 2**-10  # of ru_maxrss
 
@@ -171,21 +178,23 @@ def row(name: str, batch: int, resident: tuple[float, float]) -> None:
     print(f"| {name}, batch {batch} | {us:.3f} | {them:.3f} | {ratio:.2f} | {tensors} | {grew} |", flush=True)
 
 
-def main() -> None:
+def table(rows: list[tuple[str, int]]) -> None:
     print(f"{torch.get_num_threads()} threads, medians of {ROUNDS} steps\n")
     print("| what | s | plain | ratio | tensors, MiB | plain | ratio | process, MiB | plain | ratio |")
     print("| --- |" + " ---: |" * 9)
     # Before this process grows itself: its children would inherit the highest resident set
-    rows = [
-        (name, batch)
-        for batch in BATCHES
-        for name, how in OURS.items()
-        if batch == BATCHES[0] or how.get("torch_compile") is None
-    ]
-    grew = {at: (memory(at[0], False, at[1]), memory(at[0], True, at[1])) for at in rows}
-    for at in rows:
-        row(*at, grew[at])
+    grew = {(name, batch): (memory(name, False, batch), memory(name, True, batch)) for name, batch in rows}
+    for name, batch in rows:
+        row(name, batch, grew[name, batch])
+
+
+def main(arguments: list[str]) -> None:
+    """A table by its name; or, as `memory` asks, what one trainer grows by."""
+    if len(arguments) == 3:
+        grown(arguments[0], bool(int(arguments[1])), int(arguments[2]))
+    else:
+        table(ROWS[arguments[0] if arguments else "training"])
 
 
 if __name__ == "__main__":
-    main() if len(sys.argv) == 1 else grown(sys.argv[1], bool(int(sys.argv[2])), int(sys.argv[3]))
+    main(sys.argv[1:])
