@@ -73,7 +73,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     return sorted(values)[beyond], sorted(values)[-1 - beyond]
 
 
-def row(name: str, ours: Run, theirs: Run, rounds: int = ROUNDS) -> None:
+def row(name: str, ours: Run, theirs: Run, *, rounds: int = ROUNDS) -> None:
     for warm in (ours, theirs):
         warm()
     pairs = []
@@ -111,7 +111,9 @@ def main() -> None:
             levels, shape = sigmas(null, steps), (1, 4, size, size)
             samplers = (tcd_sampler(), stock_sampler("euler_ancestral"))
             runs = [bare(null, sampler, levels, shape) for sampler in samplers]
-            row(f"no network, [1, 4, {size}, {size}], {steps} steps, against euler_ancestral", *runs, BARE_ROUNDS)
+            row(
+                f"no network, [1, 4, {size}, {size}], {steps} steps, against euler_ancestral", *runs, rounds=BARE_ROUNDS
+            )
 
 
 if __name__ == "__main__":
