@@ -36,9 +36,9 @@ SCALES = {
         direct_steps=10,
         direct_batch=8,
         tuning_steps=20,
-        captions=32,
+        captions=16,
         seeds=(0, 1),
-        probes=16,
+        probes=8,
         fine=50,
     ),
 }
