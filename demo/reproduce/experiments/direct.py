@@ -51,6 +51,7 @@ def paths(lab: Lab, teacher: Teacher) -> Iterator[list[Path]]:
 
 def ode_errors(lab: Lab, teacher: Teacher, rows: dict[str, Row]) -> dict[str, list[float]]:
     """E of each row, one value for each seed."""
+    bench, files = lab.bench(SINGLE), [content(one.lora.path) for one in rows.values() if one.lora]
 
     def measured() -> dict[str, list[float]]:
         found = {name: list[float]() for name in rows}
@@ -60,7 +61,6 @@ def ode_errors(lab: Lab, teacher: Teacher, rows: dict[str, Row]) -> dict[str, li
                     found[name].append(Probe(one, parts, bench.scenes, ways).ode_error())
         return found
 
-    bench, files = lab.bench(SINGLE), [content(one.lora.path) for one in rows.values() if one.lora]
     follows_from = (teacher, files, lab.scale.probes, bench.texts, lab.scale.seeds)
     return remembered(lab.folder / "ode_errors", "-".join(map(str, teacher)), follows_from, measured)
 
@@ -180,9 +180,9 @@ teacher's solver comes to in N steps, for {probes} captions and each of {seeds} 
 consistency sampling (gamma 1); their Frechet distance is taken to {captions} pictures of the teacher with the same
 guidance (DDIM, {reference} steps), as in the paper, and to the real ones.
 
-That is {share:.0f} times less training than the students of table 1 had: an update of Direct CM takes the teacher's
-whole path. Before the first step E is {before}, with DDIM, N = {n} and guidance {guidance}. So these are
-students at the beginning of their training: the numbers say which way each loss pulls, not where it ends."""
+Table 1's students had {share:.0f} times as much training: here an update of Direct CM takes the teacher's whole path.
+Before the first step E is {before}, with DDIM, N = {n} and guidance {guidance}. So these are students at the
+beginning of their training: the numbers say which way each loss pulls, not where it ends."""
 
 
 def run(lab: Lab) -> Section:
