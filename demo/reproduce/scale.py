@@ -36,9 +36,9 @@ SCALES = {
         direct_steps=6,
         direct_batch=8,
         tuning_steps=20,
-        captions=16,
+        captions=8,
         seeds=(0, 1),
-        probes=8,
+        probes=4,
         fine=50,
     ),
 }

@@ -2,6 +2,11 @@
 
 const ZERO = "00000000-0000-0000-0000-000000000000"; // the id of a workflow that was cleared, and of any other such
 
+/** The workflow that is open, also while a subgraph of it is shown; front ends without subgraphs have `graph` alone. */
+export function openWorkflow(app) {
+  return app.rootGraph ?? app.graph;
+}
+
 /** The workflow that a node is in, which has an id of its own from now on; nothing for a node in none. */
 export function rootOf(node) {
   const root = node.graph?.rootGraph ?? node.graph;

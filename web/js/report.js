@@ -1,6 +1,6 @@
 // Shows in the node what TCD LoRA Loader matched; on both of ComfyUI's renderers, since it is a plain DOM widget.
 import { app } from "../../../scripts/app.js";
-import { nodeAt } from "./graph.mjs";
+import { nodeAt, openWorkflow } from "./graph.mjs";
 import { after, takeOver } from "./widgets.mjs";
 
 const NODE = "TCD_LoraLoader";
@@ -41,6 +41,6 @@ app.registerExtension({
   },
   // Results that come back from the history or another tab do not pass through onExecuted.
   onNodeOutputsUpdated(outputs) {
-    for (const [id, output] of Object.entries(outputs)) show(nodeAt(app.rootGraph ?? app.graph, id), output);
+    for (const [id, output] of Object.entries(outputs)) show(nodeAt(openWorkflow(app), id), output);
   },
 });

@@ -1,7 +1,7 @@
 // The viewer in TCD View Trajectory, on both of ComfyUI's renderers, since it is a plain DOM widget.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { idsOf, nodeAt, rootOf } from "./graph.mjs";
+import { idsOf, nodeAt, openWorkflow, rootOf } from "./graph.mjs";
 import { keyOf, recall, remember } from "./trajectory/memory.mjs";
 import { addStyle } from "./trajectory/style.mjs";
 import { Viewer } from "./trajectory/viewer.mjs";
@@ -14,7 +14,6 @@ const HEIGHTS = { one: 480, two: 620 }; // pixels that one run needs, and two si
 
 let serialised = null; // the last such node: {id, view}
 
-const rootGraph = () => app.rootGraph ?? app.graph;
 const isOurs = (node) => node?.comfyClass === NODE && node.tcdViewer;
 const minHeight = (viewer) => ((viewer.view?.runs.length ?? 1) > 1 ? HEIGHTS.two : HEIGHTS.one);
 
@@ -83,7 +82,7 @@ app.registerExtension({
     addStyle();
     app.canvas.canvas.addEventListener("litegraph:set-graph", takeOverAll);
     api.addEventListener("execution_error", ({ detail }) => {
-      const node = nodeAt(rootGraph(), detail.node_id);
+      const node = nodeAt(openWorkflow(app), detail.node_id);
       if (isOurs(node)) node.tcdViewer.say(detail.exception_message);
     });
   },
@@ -92,6 +91,6 @@ app.registerExtension({
   },
   // Results that come back from the history or another tab do not pass through onExecuted.
   onNodeOutputsUpdated(outputs) {
-    for (const [id, output] of Object.entries(outputs)) show(nodeAt(rootGraph(), id), output?.tcd_view?.[0]);
+    for (const [id, output] of Object.entries(outputs)) show(nodeAt(openWorkflow(app), id), output?.tcd_view?.[0]);
   },
 });
