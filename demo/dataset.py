@@ -19,6 +19,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -95,10 +96,15 @@ def make(folder: Path = FOLDER) -> int:
         staged = Path(scratch, "1_emoji")
         staged.mkdir()
         pairs = [(code, text) for code, text in captions(names).items() if (pictures / f"assets/{code}.webp").exists()]
-        for code, text in tqdm(pairs, desc="emoji", unit="emoji"):
+
+        def write(pair: tuple[str, str]) -> None:
+            code, text = pair
             for name, view in views(code, pictures / f"assets/{code}.webp"):
                 view.save(staged / f"{name}.png")
                 (staged / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
+
+        with ThreadPoolExecutor() as pool:  # Pillow turns and shrinks outside the interpreter's lock
+            list(tqdm(pool.map(write, pairs), total=len(pairs), desc="emoji", unit="emoji"))
         licences = {
             package: json.loads((place / "package.json").read_text(encoding="utf-8"))["license"]
             for package, place in ((PICTURES, pictures), (NAMES, names))

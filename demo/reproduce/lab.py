@@ -116,11 +116,14 @@ class Bench:
         return folder.pictures(prompts)
 
     def measure(self, row: Row, among: Pictures | None = None) -> Measured:
-        """All measures of a row for each seed, against other pictures than the real ones if they are given."""
+        """All measures of a row for each seed; or its distance alone, to other pictures than the real ones."""
         self.pictures(row, [prompt for prompts in self.seeds for prompt in prompts])
         folder = Folder(self.opts, row)
         parts = [folder.pictures(prompts) for prompts in self.seeds]
-        return self.measured(row.name, parts, among or self.real, folder.evaluations(self.seeds[0][0]))
+        evaluations = folder.evaluations(self.seeds[0][0])
+        if among is None:
+            return self.measured(row.name, parts, self.real, evaluations)
+        return self.measured(row.name, parts, among, evaluations, ["frechet"])
 
     def measure_real(self) -> Measured:
         """The same of a real picture for each caption, another one for each seed."""
@@ -132,20 +135,27 @@ class Bench:
         parts = [Pictures(tuple(paths), self.opts.size, BATCH) for paths in chosen]
         return self.measured("real", parts, self.real, 0)
 
-    def measured(self, name: str, parts: list[Pictures], among: Pictures, evaluations: float) -> Measured:
-        """All measures of the pictures of each seed."""
-        each = [self.remembered(name, Subject(self.tools, part, self.texts, among)) for part in parts]
-        return Measured(evaluations, {measure: [values[measure] for values in each] for measure in MEASURES})
+    def measured(
+        self,
+        name: str,
+        parts: list[Pictures],
+        among: Pictures,
+        evaluations: float,
+        measures: Sequence[str] = tuple(NAMES),
+    ) -> Measured:
+        """The measures of the pictures of each seed."""
+        each = [self.remembered(name, Subject(self.tools, part, self.texts, among), measures) for part in parts]
+        return Measured(evaluations, {measure: [values[measure] for values in each] for measure in measures})
 
-    def remembered(self, name: str, subject: Subject) -> dict[str, float]:
+    def remembered(self, name: str, subject: Subject, measures: Sequence[str]) -> dict[str, float]:
         """What is measured of one seed's pictures, or was once."""
         assert subject.reference is not None
         parts = [[content(path) for path in some.paths] for some in (subject.pictures, subject.reference)]
         return remembered(
             Path(self.opts.output_dir, "measured"),
             name,
-            (parts, self.known, content(features.WEIGHTS), sorted(MEASURES)),
-            lambda: {measure: of(self, subject) for measure, of in MEASURES.items()},
+            (parts, self.known, content(features.WEIGHTS), sorted(measures)),
+            lambda: {measure: MEASURES[measure](self, subject) for measure in measures},
         )
 
 

@@ -31,9 +31,9 @@ SCALES = {
         fine=200,
     ),
     "quick": Scale(
-        steps=40,
+        steps=30,
         batch=32,
-        direct_steps=6,
+        direct_steps=4,
         direct_batch=8,
         tuning_steps=20,
         captions=8,

@@ -94,17 +94,17 @@ class Training:
         command = [sys.executable, "-m", "training.train", "--config_file", str(BASE)]
         return [*command, *flags, *(f"--{name}" for name in switches)]
 
-    def run(self, threads: int) -> None:
-        """Train to the end, or on from the last saved state. Raises TrainingError."""
+    def run(self, threads: int, *more: str) -> None:
+        """Train to the end, or on from the last saved state; `more` ends the command line. Raises TrainingError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.stamped():
             for old in [*self.folder.glob(f"{self.name}.*"), *self.folder.glob(f"{self.name}-s*")]:
                 old.unlink()
             self.stamp.write_text(self.recipe, encoding="ascii")
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        command, environment = [*self.command(), *more], {**os.environ, "OMP_NUM_THREADS": str(threads)}
         said = self.folder / f"{self.name}.out"
         with said.open("wb") as out:
-            done = subprocess.run(self.command(), cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
         if done.returncode != 0:
             end = said.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()[-5:]
             raise TrainingError(f"training {self.name} ended with code {done.returncode} ({said}):\n" + "\n".join(end))
@@ -139,17 +139,17 @@ def until_one_fails(threads: int) -> Callable[[Training], None]:
 
 
 def distil(trainings: Iterable[Training]) -> None:
-    """Train all that are not done. The first one alone fills the caches that the others read. Raises TrainingError."""
+    """Train all that are not done. Raises TrainingError."""
     wanted = [training for training in trainings if not training.done()]
     if not wanted:
         return
-    run, pool = until_one_fails(max(1, (os.cpu_count() or 1) // jobs())), ThreadPoolExecutor(jobs())
+    cores = os.cpu_count() or 1
+    print("encode pictures and captions, where they are not yet", flush=True)
+    wanted[0].run(cores, "--dry_run")  # alone, on all cores: every training reads what it leaves in the caches
+    run, pool = until_one_fails(max(1, cores // jobs())), ThreadPoolExecutor(jobs())
     try:
         with progress(wanted) as look:
-            futures = [pool.submit(run, wanted[0])]
-            while wait(futures, 1).not_done and not wanted[0].rows():
-                look()
-            futures += [pool.submit(run, training) for training in wanted[1:]]
+            futures = [pool.submit(run, training) for training in wanted]
             while wait(futures, 1).not_done:
                 look()
     finally:
