@@ -120,10 +120,8 @@ class Bench:
         self.pictures(row, [prompt for prompts in self.seeds for prompt in prompts])
         folder = Folder(self.opts, row)
         parts = [folder.pictures(prompts) for prompts in self.seeds]
-        evaluations = folder.evaluations(self.seeds[0][0])
-        if among is None:
-            return self.measured(row.name, parts, self.real, evaluations)
-        return self.measured(row.name, parts, among, evaluations, ["frechet"])
+        measures = ["frechet"] if among else list(MEASURES)
+        return self.measured(row.name, parts, among or self.real, folder.evaluations(self.seeds[0][0]), measures)
 
     def measure_real(self) -> Measured:
         """The same of a real picture for each caption, another one for each seed."""
@@ -133,15 +131,10 @@ class Bench:
             by_caption.get(caption, []).append(path)
         chosen = [[found[i % len(found)] for found in by_caption.values()] for i in range(len(self.seeds))]
         parts = [Pictures(tuple(paths), self.opts.size, BATCH) for paths in chosen]
-        return self.measured("real", parts, self.real, 0)
+        return self.measured("real", parts, self.real, 0, list(MEASURES))
 
     def measured(
-        self,
-        name: str,
-        parts: list[Pictures],
-        among: Pictures,
-        evaluations: float,
-        measures: Sequence[str] = tuple(NAMES),
+        self, name: str, parts: list[Pictures], among: Pictures, evaluations: float, measures: Sequence[str]
     ) -> Measured:
         """The measures of the pictures of each seed."""
         each = [self.remembered(name, Subject(self.tools, part, self.texts, among), measures) for part in parts]
